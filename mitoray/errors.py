@@ -1,0 +1,80 @@
+"""One base error, then names a pathologist would use.
+
+Every message names the thing (slide, file, option), the situation, and the remedy.
+"""
+
+
+class MitorayError(Exception):
+    """Base of every error that mitoray raises on purpose."""
+
+
+class SlideError(MitorayError):
+    """A slide that cannot be scored. It fails alone; the cohort goes on."""
+
+
+class SlideNotFound(SlideError):
+    """No file at the slide's URI."""
+
+
+class SlideForbidden(SlideError):
+    """The file is there, but may not be read."""
+
+
+class SlideUnreachable(SlideError):
+    """The storage did not answer, or answered with an error that may pass."""
+
+
+class EmptySlide(SlideError):
+    """A file of zero bytes."""
+
+
+class NotASlide(SlideError):
+    """A file that is no tiled TIFF-like slide, whatever its name says."""
+
+
+class TruncatedSlide(SlideError):
+    """A slide file that ends before its own table of contents says it should."""
+
+
+class UnknownResolution(SlideError):
+    """Neither the metadata nor an override gives µm per pixel."""
+
+
+class ImplausibleResolution(SlideError):
+    """µm per pixel outside 0.1 to 2."""
+
+
+class AnisotropicPixels(SlideError):
+    """Pixels whose width and height differ by more than 2 %."""
+
+
+class CorruptTile(SlideError):
+    """A native tile that cannot be decoded. It costs its region only."""
+
+
+class BadTissueMask(SlideError):
+    """A given tissue mask that cannot be read or does not fit its slide."""
+
+
+class InvalidSlideId(SlideError):
+    """A slide_id that is empty, too long, or not usable as a file name."""
+
+
+class DuplicateSlideId(SlideError):
+    """Two manifest rows that claim the same slide_id."""
+
+
+class BadManifest(MitorayError):
+    """A manifest that cannot be read, or lacks a column it needs."""
+
+
+class BadModel(MitorayError):
+    """A model bundle that cannot be found, read or trusted."""
+
+
+class BadOption(MitorayError):
+    """A setting outside its range, or two settings that exclude each other."""
+
+
+class OutputBelongsToAnotherRun(MitorayError):
+    """The output folder holds the results of a different run configuration."""
