@@ -1,0 +1,1 @@
+"""Annotation files in, one label table out."""
