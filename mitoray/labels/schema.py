@@ -21,4 +21,4 @@ LABELS: Final = pa.schema(
         pa.field("domain", pa.string()),
     ]
 )
-"""Columns of a label table. `x_px, y_px` are level-0 px of the slide, origin top-left; `subtype` is null where unknown."""
+"""Columns of a label table. `x_px, y_px` are level-0 px of the slide, origin top-left; `subtype` is null if unknown."""
