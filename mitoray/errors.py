@@ -78,3 +78,27 @@ class BadOption(MitorayError):
 
 class OutputBelongsToAnotherRun(MitorayError):
     """The output folder holds the results of a different run configuration."""
+
+
+class BadLabels(MitorayError):
+    """An annotation file that cannot be read, or says something that cannot be."""
+
+
+class DatasetUnreachable(MitorayError):
+    """The service that holds a public dataset did not answer as it should."""
+
+
+class DatasetForbidden(MitorayError):
+    """The service that holds a public dataset refuses to hand out a file."""
+
+
+class UnsafeFileName(MitorayError):
+    """A file name from a remote service that would not stay in its folder."""
+
+
+class BrokenDownload(MitorayError):
+    """A file that could not be fetched whole and unchanged."""
+
+
+class DatasetIncomplete(MitorayError):
+    """A fetched dataset without the files that its manifest or label table needs."""
