@@ -1,0 +1,7 @@
+"""Detectors, and the bundles they are stored in."""
+
+from mitoray.models.bundle import Bundle, Metric, Normalisation, Training, save_bundle
+from mitoray.models.detector import Detector, Points
+from mitoray.models.sources import load_bundle
+
+__all__ = ["Bundle", "Detector", "Metric", "Normalisation", "Points", "Training", "load_bundle", "save_bundle"]

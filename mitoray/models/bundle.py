@@ -1,0 +1,170 @@
+"""A bundle: a trained model as two files, weights.safetensors and bundle.json. Nothing in it is ever unpickled."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import safetensors.torch
+import torch
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from safetensors import SafetensorError
+
+from mitoray.errors import BadModel, BadOption
+from mitoray.models.architectures import ARCHITECTURES
+from mitoray.models.detector import Detector
+
+CARD_FILE: Final = "bundle.json"
+WEIGHTS_FILE: Final = "weights.safetensors"
+
+SCHEMA_VERSION: Final = 1
+
+_Channel = Annotated[float, Field(ge=0, le=255)]
+_Score = Annotated[float, Field(ge=0, le=1)]
+_STRICT: Final = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
+
+
+class Normalisation(BaseModel):
+    """Mean and standard deviation of R, G, B that the network expects to be taken off and divided by, 0 to 255."""
+
+    model_config = _STRICT
+    mean: tuple[_Channel, _Channel, _Channel]
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat]
+
+
+class Training(BaseModel):
+    """What the weights were made from, and what they may be used for."""
+
+    model_config = _STRICT
+    data: tuple[str, ...]
+    licence: str
+    notes: tuple[str, ...]
+
+
+class Metric(BaseModel):
+    """One measured figure. `data` says whether drawn or real images gave it."""
+
+    model_config = _STRICT
+    name: str
+    value: float
+    data: Literal["phantom", "real crops", "real tissue"]
+
+
+class Bundle(BaseModel):
+    """A trained model and what is known of it.
+
+    mpp: µm per pixel of its input. threshold: score from which a detection counts; thresholds: the same by domain.
+    digest: sha256, hex, over weights.safetensors followed by bundle.json. weights: the network's state by name.
+    """
+
+    model_config = _STRICT
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    architecture: str
+    mpp: Annotated[float, Field(ge=0.1, le=2)]
+    threshold: _Score
+    thresholds: dict[str, _Score]
+    normalisation: Normalisation
+    training: Training
+    metrics: tuple[Metric, ...]
+    digest: str = Field(default="", exclude=True)
+    weights: Mapping[str, torch.Tensor] = Field(default_factory=dict, exclude=True, repr=False)
+
+    def detector(self, device: str = "cpu", threads: int | None = None) -> Detector:
+        """The model, ready to detect, on a torch device ("cpu", "cuda", "cuda:1").
+
+        threads: CPU threads, for the whole process (torch has one setting); None leaves it.
+        Raises BadOption for a device that is not there.
+        """
+        place = _device(device)
+        if threads is not None:
+            if threads < 1:
+                raise BadOption(f"threads {threads} is below 1")
+            torch.set_num_threads(threads)
+        architecture = ARCHITECTURES[self.architecture]
+        network = architecture.network()
+        network.load_state_dict(dict(self.weights))
+        normalisation = self.normalisation
+        return architecture.detector(
+            network, mpp=self.mpp, mean=normalisation.mean, std=normalisation.std, device=place
+        )
+
+
+def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: Path | str) -> str:
+    """Write weights.safetensors and bundle.json into `folder`; returns the digest. Same content, same bytes.
+
+    Raises BadModel for weights that `load_bundle` would refuse.
+    """
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
+    _check_architecture(bundle.architecture, str(folder))
+    _check_weights(state, bundle.architecture, str(folder))
+    weights = safetensors.torch.save(state)
+    card = (json.dumps(bundle.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS_FILE).write_bytes(weights)
+    (folder / CARD_FILE).write_bytes(card)
+    return digest(weights, card)
+
+
+def parse_bundle(weights: bytes, card: bytes, where: str) -> Bundle:
+    """The bundle in the two files' bytes; `where` names it in errors. Raises BadModel."""
+    try:
+        bundle = Bundle.model_validate_json(card)
+    except ValidationError as error:
+        raise BadModel(f"{where}: {CARD_FILE} is not valid: {_faults(error)}") from error
+    _check_architecture(bundle.architecture, where)
+    try:
+        state = safetensors.torch.load(weights)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise BadModel(f"{where}: {WEIGHTS_FILE} is truncated or not safetensors ({error}); copy it again") from error
+    _check_weights(state, bundle.architecture, where)
+    return bundle.model_copy(update={"digest": digest(weights, card), "weights": state})
+
+
+def digest(weights: bytes, card: bytes) -> str:
+    """sha256, hex, over the weights file followed by the JSON file."""
+    return hashlib.sha256(weights + card).hexdigest()
+
+
+def _faults(error: ValidationError) -> str:
+    faults = error.errors(include_url=False, include_input=False)
+    if any(fault["loc"] == ("schema_version",) for fault in faults):
+        return f"its schema_version is not {SCHEMA_VERSION}; use the mitoray version that wrote it, or convert it"
+    listed = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}" for fault in faults)
+    return f"{listed}; correct or export it again"
+
+
+def _check_architecture(architecture: str, where: str) -> None:
+    if architecture not in ARCHITECTURES:
+        known = ", ".join(sorted(ARCHITECTURES))
+        raise BadModel(f"{where}: architecture {architecture!r} is unknown; this version knows {known}")
+
+
+def _check_weights(state: Mapping[str, torch.Tensor], architecture: str, where: str) -> None:
+    expected = {name: (t.shape, t.dtype) for name, t in ARCHITECTURES[architecture].network().state_dict().items()}
+    found = {name: (t.shape, t.dtype) for name, t in state.items()}
+    if found != expected:
+        names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+        raise BadModel(
+            f"{where}: weights do not fit architecture {architecture!r}: {len(names)} tensors differ, "
+            f"first {names[0]!r}; check that weights and JSON belong together"
+        )
+    broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise BadModel(
+            f"{where}: weights hold NaN or infinity, first in {broken[0]!r}; train or export the model again"
+        )
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadOption(f'device {name!r} is unknown; use "cpu", "cuda" or "cuda:0"') from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadOption(f'device {name!r} is not supported; use "cpu" or "cuda"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadOption(f'device {name!r}: this machine has {torch.cuda.device_count()} GPUs; use "cpu" or fewer')
+    return device

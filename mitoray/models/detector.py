@@ -1,0 +1,70 @@
+"""What every detector promises, and the points it gives."""
+
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+SUPPRESSION_RADIUS_UM: Final = 6.25
+"""Points nearer than this are one figure: the radius in which a detection matches a label (Aubreville et al. 2023)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Scored points of one image.
+
+    xy_px: (n, 2) float32, image px as (x, y); the centre of the top-left pixel is (0, 0).
+    scores: (n,) float32 in [0, 1], falling.
+    """
+
+    xy_px: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class Detector(Protocol):
+    """Finds mitotic figures in images of one resolution."""
+
+    @property
+    def mpp(self) -> float:
+        """µm per pixel of the images that `detect` takes."""
+        ...
+
+    @property
+    def halo_um(self) -> float:
+        """Image context beyond a figure's centre, in µm, that gives the answer of the whole slide."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network stands; images from elsewhere are moved there."""
+        ...
+
+    def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
+        """Points that score at least `threshold`, one entry per image, one point per figure.
+
+        images: uint8 (n, 3, h, w), RGB, of any h and w. Only points leave the device.
+        Raises BadOption for another shape or dtype, or a threshold outside [0, 1].
+        """
+        ...
+
+
+def suppress(xy_px: NDArray[np.float32], scores: NDArray[np.float32], radius_px: float) -> Points:
+    """Keep the best of all points within `radius_px` of each other, greedily, best first.
+
+    xy_px: (n, 2) float32; scores: (n,) float32. Equal scores go by their order. Lowering the scores' threshold only
+    ever adds points to the result.
+    """
+    order = np.argsort(-scores, kind="stable")
+    xy_px, scores = xy_px[order], scores[order]
+    alive = np.ones(len(scores), bool)
+    if len(scores) > 1:
+        for first, second in sorted(cKDTree(xy_px).query_pairs(radius_px)):
+            if alive[first]:
+                alive[second] = False
+    return Points(xy_px[alive], scores[alive])

@@ -1,0 +1,149 @@
+"""A small fully convolutional network that draws a heat-map of figure centres, and the detector around it."""
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mitoray.errors import BadOption
+from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, suppress
+
+STRIDE_PX: Final = 4
+"""Cell (i, j) of the heat-map is centred on image pixel (x, y) = (4 j, 4 i)."""
+
+_COARSEST_STRIDE_PX: Final = 16
+_CONTEXT_PX: Final = 112
+"""No pixel further than this from a cell reaches it, in whole steps of the coarsest stride."""
+
+_BAND_PX: Final = {"cpu": 5 * 2**20, "cuda": 2**26}
+"""Pixels in one forward pass: about 0.3 GiB of float32 activations on a CPU, 3 GiB of float16 on a GPU."""
+
+
+class HeatmapNet(nn.Module):
+    """Centre heat-map at stride 4 from features at strides 4, 8 and 16. After Zhou et al. 2019, §3, without offsets:
+    a cell is 1 µm wide, a sixth of the radius in which a detection matches a label.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stride4 = nn.Sequential(_ConvNorm(3, 24, stride=2), _ConvNorm(24, 48, stride=2), _Residual(48))
+        self.stride8 = nn.Sequential(_ConvNorm(48, 72, stride=2), _Residual(72))
+        self.stride16 = nn.Sequential(_ConvNorm(72, 96, stride=2), _Residual(96))
+        self.lateral8 = nn.Conv2d(72, 48, 1)
+        self.lateral16 = nn.Conv2d(96, 48, 1)
+        self.smooth8 = _ConvNorm(48, 48)
+        self.smooth4 = _ConvNorm(48, 48)
+        self.centre = nn.Conv2d(48, 1, 1)
+        with torch.no_grad():  # a prior of 1 %: the many empty cells must not drown the first steps
+            self.centre.bias.fill_(-4.6)  # type: ignore[union-attr]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (n, 1, ceil(h/4), ceil(w/4)) of normalised images (n, 3, h, w)."""
+        fine = self.stride4(x)
+        middle = self.stride8(fine)
+        coarse = self.stride16(middle)
+        middle = self.smooth8(_add_coarser(self.lateral8(middle), self.lateral16(coarse)))
+        logits: torch.Tensor = self.centre(self.smooth4(_add_coarser(fine, middle)))
+        return logits
+
+    def fuse(self) -> "HeatmapNet":
+        """Fold the batch norms into their convolutions, in place, for inference."""
+        for module in list(self.eval().modules()):
+            if isinstance(module, _ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+                module.norm = nn.Identity()
+        return self
+
+
+class _ConvNorm(nn.Module):
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, activate: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(channels_out)
+        self.activate = activate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(self.conv(x))
+        return F.relu(x, inplace=True) if self.activate else x
+
+
+class _Residual(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(_ConvNorm(channels, channels), _ConvNorm(channels, channels, activate=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.branch(x), inplace=True)
+
+
+def _add_coarser(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    height, width = fine.shape[-2:]
+    return fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest")[..., :height, :width]
+
+
+class HeatmapDetector:
+    """A trained heat-map network as a detector: uint8 images in, points out."""
+
+    halo_um = 16.0
+
+    def __init__(
+        self,
+        network: HeatmapNet,
+        *,
+        mpp: float,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        device: torch.device,
+    ) -> None:
+        """`mean` and `std` of the channels are in units of 0 to 255; the network is fused in place."""
+        self.mpp = mpp
+        self.device = device
+        self._network = network.fuse().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+
+    def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
+        """Points that score at least `threshold`: see `Detector.detect`."""
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+            raise BadOption(
+                f"images are {images.dtype} {tuple(images.shape)}; a detector takes uint8 (n, 3, h, w), RGB, not empty"
+            )
+        if not 0.0 <= threshold <= 1.0:
+            raise BadOption(f"threshold {threshold} is outside [0, 1]")
+        size = max(1, _BAND_PX[self.device.type] // (images.shape[2] * images.shape[3]))
+        return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
+
+    def heatmap(self, images: torch.Tensor) -> torch.Tensor:
+        """Scores float32 (n, ceil(h/4), ceil(w/4)) in [0, 1] of images uint8 (n, 3, h, w), on the device."""
+        with torch.inference_mode():
+            return torch.cat([self._logits(*band) for band in self._bands(images)], dim=1).sigmoid_()
+
+    def _bands(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, int, int]]:
+        """Horizontal bands with all the context their cells see, so that large images fit and answer the same."""
+        height = images.shape[2]
+        rows_px = _BAND_PX[self.device.type] // (images.shape[0] * images.shape[3])
+        step = max(_COARSEST_STRIDE_PX, rows_px // _COARSEST_STRIDE_PX * _COARSEST_STRIDE_PX)
+        for top in range(0, height, step):
+            start, stop = max(0, top - _CONTEXT_PX), min(height, top + step)
+            yield images[:, :, start : stop + _CONTEXT_PX], (top - start) // STRIDE_PX, -(-(stop - start) // STRIDE_PX)
+
+    def _logits(self, images: torch.Tensor, first_row: int, stop_row: int) -> torch.Tensor:
+        x = images.to(self.device).to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            logits: torch.Tensor = self._network(x)
+        return logits[:, 0, first_row:stop_row].float()
+
+    def _detect_batch(self, images: torch.Tensor, threshold: float) -> list[Points]:
+        with torch.inference_mode():
+            heat = self.heatmap(images)
+            peaks = (heat == F.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0]) & (heat >= threshold)
+            where = peaks.nonzero()
+            scores = heat[peaks].cpu().numpy()
+            image, row, column = where.cpu().numpy().T
+        xy_px = np.stack([column, row], axis=1).astype(np.float32) * STRIDE_PX
+        radius_px = SUPPRESSION_RADIUS_UM / self.mpp
+        return [suppress(xy_px[image == i], scores[image == i], radius_px) for i in range(len(images))]

@@ -1,0 +1,124 @@
+"""Where bundles come from: shipped with the package, a folder here or on S3 or HTTP, the MLflow registry."""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import fsspec
+
+from mitoray.errors import BadModel, BadOption
+from mitoray.models.bundle import CARD_FILE, WEIGHTS_FILE, Bundle, digest, parse_bundle
+
+SHIPPED: Final = Path(__file__).parent / "bundles"
+
+_PICKLED: Final = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
+
+
+def load_bundle(
+    uri: str, storage_options: Mapping[str, Any] | None = None, expected_digest: str | None = None
+) -> Bundle:
+    """Read a bundle and check all of it.
+
+    uri: "mitoray-s" (shipped), a local folder, s3://folder, http(s)://folder, models:/name@alias, models:/name/version.
+    storage_options: for fsspec, such as an S3 endpoint.
+    expected_digest: sha256 hex; a bundle with another is refused, and a remote one that was downloaded before is taken
+    from the cache (`MITORAY_CACHE`, default ~/.cache/mitoray).
+
+    Raises BadModel for a bundle that cannot be found, read or trusted, BadOption for a digest that is none.
+    """
+    if expected_digest is not None and not re.fullmatch("[0-9a-f]{64}", expected_digest):
+        raise BadOption("expected_digest is no sha256: 64 hexadecimal digits in lower case")
+    where = f"model {_without_secrets(uri)}"
+    if uri.startswith("models:/"):
+        from mitoray.tracking import download_bundle  # mlflow takes seconds to import, and most runs have no registry
+
+        files = _read_folder(str(download_bundle(uri)), {}, where)
+    elif "://" in uri:
+        files = _read_cached(expected_digest) or _download(uri, storage_options or {}, where)
+    else:
+        shipped = SHIPPED / uri
+        is_shipped = bool(re.fullmatch(r"[\w.-]+", uri)) and (shipped / CARD_FILE).exists()
+        files = _read_folder(str(shipped if is_shipped else uri), {}, where)
+    found = digest(*files)
+    if expected_digest is not None and found != expected_digest:
+        raise BadModel(
+            f"{where}: digest {found} is not the expected {expected_digest}; the files changed: "
+            "give the new digest if that was on purpose"
+        )
+    return parse_bundle(*files, where)
+
+
+def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) -> tuple[bytes, bytes]:
+    try:
+        fs, path = fsspec.url_to_fs(folder, **storage_options)
+    except (ImportError, ValueError) as error:
+        raise BadModel(f"{where}: {error}; use a folder, s3://, http(s):// or models:/") from error
+    path = path.rstrip("/")
+    missing = ""
+    try:
+        missing = WEIGHTS_FILE
+        weights = fs.cat_file(f"{path}/{WEIGHTS_FILE}")
+        missing = CARD_FILE
+        return weights, fs.cat_file(f"{path}/{CARD_FILE}")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        pickled = _pickled_names(fs, path)
+        if missing == WEIGHTS_FILE and pickled:
+            raise BadModel(
+                f"{where}: holds pickled weights ({', '.join(pickled)}) and no {WEIGHTS_FILE}; a pickle can run "
+                "any code when it is read, so none is: convert it to safetensors where you trust it"
+            ) from error
+        raise BadModel(
+            f"{where}: no {missing} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}"
+        ) from error
+    except Exception as error:  # each storage raises classes of its own
+        raise BadModel(
+            f"{where}: cannot be read ({type(error).__name__}); check the address and credentials"
+        ) from error
+
+
+def _pickled_names(fs: fsspec.AbstractFileSystem, path: str) -> list[str]:
+    try:
+        names = [Path(entry).name for entry in fs.ls(path, detail=False)]
+    except Exception:  # not every web server lists its folders
+        return []
+    return sorted(name for name in names if name.lower().endswith(_PICKLED))
+
+
+def _download(uri: str, storage_options: Mapping[str, Any], where: str) -> tuple[bytes, bytes]:
+    weights, card = _read_folder(uri, storage_options, where)
+    folder = _cache() / digest(weights, card)
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+            (Path(partial) / WEIGHTS_FILE).write_bytes(weights)
+            (Path(partial) / CARD_FILE).write_bytes(card)
+            with suppress(OSError):  # another worker was first, with the same bytes
+                Path(partial).rename(folder)
+    return weights, card
+
+
+def _read_cached(expected_digest: str | None) -> tuple[bytes, bytes] | None:
+    if expected_digest is None:
+        return None
+    folder = _cache() / expected_digest
+    try:
+        files = (folder / WEIGHTS_FILE).read_bytes(), (folder / CARD_FILE).read_bytes()
+    except OSError:
+        return None
+    return files if digest(*files) == expected_digest else None
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("MITORAY_CACHE") or Path.home() / ".cache" / "mitoray") / "bundles"
+
+
+def _without_secrets(uri: str) -> str:
+    parts = urlsplit(uri)
+    if not parts.scheme or not parts.netloc:
+        return uri
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()

@@ -1,0 +1,99 @@
+"""Trains a heat-map network: targets, loss and loop."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from mitoray.models.heatmap import STRIDE_PX, HeatmapDetector, HeatmapNet
+from mitoray.training.augment import augment
+from mitoray.training.patches import Batch
+
+log = logging.getLogger(__name__)
+
+MEAN = (172.0, 102.0, 176.0)
+STD = (49.0, 54.0, 40.0)
+"""Of the channels, 0 to 255, over crops of haematoxylin and eosin from many scanners."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One cycle of AdamW (Smith and Topin 2018)."""
+
+    steps: int = 1500
+    learning_rate: float = 4e-3
+    weight_decay: float = 0.02
+    view_px: int = 96
+    seed: int = 0
+
+
+def train_heatmap(
+    draw: Callable[[np.random.Generator, int], Batch],
+    schedule: Schedule,
+    *,
+    pauses: dict[int, Callable[[HeatmapNet], None]] | None = None,
+) -> tuple[HeatmapNet, list[float]]:
+    """A trained network and its loss at each step. The same seed gives the same numbers on the same machine.
+
+    draw: gives a batch from a random generator and the side of a view in px.
+    pauses: called with the network before the step of that number, to mine mistakes with it.
+    """
+    rng = np.random.default_rng(schedule.seed)
+    torch.manual_seed(schedule.seed)
+    network = HeatmapNet().to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.learning_rate, total_steps=schedule.steps)
+    losses = []
+    for step in range(schedule.steps):
+        if pauses and step in pauses:
+            pauses[step](network)
+        network.train()
+        batch = augment(draw(rng, schedule.view_px), rng)
+        logits = network(normalised(batch.images))
+        loss = focal_loss(logits[:, 0], centre_targets(batch.centres_px, schedule.view_px))
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        cycle.step()
+        losses.append(float(loss.detach()))
+        if step % 50 == 49:
+            log.info("step %d of %d: mean loss %.3f", step + 1, schedule.steps, np.mean(losses[-50:]))
+    return network.eval(), losses
+
+
+def normalised(images: torch.Tensor) -> torch.Tensor:
+    """uint8 (n, 3, h, w) to float32 with about zero mean and unit variance."""
+    x = images.to(torch.float32, memory_format=torch.channels_last)
+    return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def detector_of(network: HeatmapNet, mpp: float) -> HeatmapDetector:
+    """A detector with a copy of the network's present weights, for use between two training steps."""
+    copy = HeatmapNet()
+    copy.load_state_dict(network.state_dict())
+    return HeatmapDetector(copy, mpp=mpp, mean=MEAN, std=STD, device=torch.device("cpu"))
+
+
+def centre_targets(centres_px: torch.Tensor, view_px: int, sigma_cells: float = 1.5) -> torch.Tensor:
+    """Heat-maps (n, c, c) with a Gaussian bump, 1 at its cell, for each figure whose cell is in the view.
+
+    centres_px: float32 (n, k, 2), NaN for none. Bumps of figures just beyond the view reach into it.
+    """
+    cells = -(-view_px // STRIDE_PX)
+    grid = torch.arange(cells, dtype=torch.float32)
+    peak = (centres_px / STRIDE_PX).round()
+    dx, dy = (grid - peak[..., axis, None] for axis in (0, 1))
+    bumps = torch.exp(-(dy[..., :, None] ** 2 + dx[..., None, :] ** 2) / (2 * sigma_cells**2))
+    return bumps.nan_to_num(0.0).amax(dim=1)
+
+
+def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Penalty-reduced focal loss per figure (Zhou et al. 2019, eq. 1; alpha 2, beta 4). Shapes (n, c, c)."""
+    log_p, log_q = nn.functional.logsigmoid(logits), nn.functional.logsigmoid(-logits)
+    at_peak = targets == 1
+    loss = torch.where(at_peak, log_q.exp() ** 2 * log_p, (1 - targets) ** 4 * log_p.exp() ** 2 * log_q)
+    return -loss.sum() / at_peak.sum().clamp(min=1)
