@@ -1,0 +1,202 @@
+"""The field of view that holds most mitotic figures, found exactly.
+
+Once lengths are divided by the half-axes, a field covers the points within a norm distance of one from its centre: the
+Euclidean norm gives the circle, the maximum norm the rectangle. Both are found by branch and bound over its centre.
+No field with its centre in a given cell can hold more than the field grown by the cell's half-diagonal, so cells whose
+bound cannot win are dropped and the others quartered, until so few points are undecided that every field their borders
+can make is tried.
+"""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from mitoray.errors import BadOption
+
+FloatArray = NDArray[np.float64]
+
+_BORDER: Final = 1.0 + 1e-9
+"""Points this close to the border count as on it, so that a circle through two points holds both despite rounding."""
+
+_ENUMERABLE: Final = 32
+"""Undecided points at which enumerating a cell costs less than quartering it."""
+
+_SMALLEST_CELL: Final = 1e-7
+"""In half-axes: below this, quartering would only follow rounding errors."""
+
+
+@dataclass(frozen=True)
+class Hotspot:
+    """A field of view around `x_um, y_um` and the number of points in it. µm of the slide, origin top-left."""
+
+    x_um: float
+    y_um: float
+    count: int
+    area_mm2: float
+    shape: Literal["circle", "rectangle"]
+    width_um: float
+    height_um: float
+
+    def contains(self, points_um: FloatArray) -> NDArray[np.bool_]:
+        """Which of the (n, 2) points lie inside or on the border: `count` of those the hotspot was found for."""
+        half_axes = np.array([self.width_um, self.height_um]) / 2
+        offsets = (_checked(points_um) - (self.x_um, self.y_um)) / half_axes
+        inside: NDArray[np.bool_] = np.linalg.norm(offsets, ord=_NORM[self.shape], axis=1) <= _BORDER
+        return inside
+
+
+_NORM: Final = {"circle": 2.0, "rectangle": np.inf}
+
+
+def densest_circle(points_um: FloatArray, area_mm2: float = 2.0) -> Hotspot | None:
+    """Find the circular field of view that holds most points, after Fick et al. 2024, §2.4 (2 mm²).
+
+    points_um: (n, 2) float64, µm. Points on the border count. Exact. Of equally good fields the one whose centre is
+    nearest the points' centroid is taken, whatever the order of the points. None where there are no points.
+    Raises BadOption for an area that is not positive, or points that are not finite pairs.
+    """
+    diameter_um = 2 * float(np.sqrt(_area_um2(area_mm2) / np.pi))
+    return _densest(points_um, "circle", area_mm2, diameter_um, diameter_um)
+
+
+def densest_rectangle(points_um: FloatArray, area_mm2: float = 2.37, aspect: float = 4 / 3) -> Hotspot | None:
+    """Find the axis-aligned rectangle that holds most points, after Aubreville et al. 2020 (10 HPF = 2.37 mm², 4:3).
+
+    points_um: (n, 2) float64, µm. `aspect` is width over height: 4/3 lies (landscape), 3/4 stands (portrait).
+    Borders, ties, exactness, None and errors as in `densest_circle`.
+    """
+    if not (np.isfinite(aspect) and aspect > 0):
+        raise BadOption(f"aspect is width over height and must be a positive number, not {aspect}")
+    width_um = float(np.sqrt(_area_um2(area_mm2) * aspect))
+    return _densest(points_um, "rectangle", area_mm2, width_um, width_um / aspect)
+
+
+def _area_um2(area_mm2: float) -> float:
+    if not (np.isfinite(area_mm2) and area_mm2 > 0):
+        raise BadOption(f"area_mm2 must be a positive number of mm², not {area_mm2}")
+    return area_mm2 * 1e6
+
+
+def _checked(points_um: FloatArray) -> FloatArray:
+    points = np.asarray(points_um, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise BadOption(f"points must have the shape (n, 2), x and y in µm, not {points.shape}")
+    if not np.isfinite(points).all():
+        raise BadOption("points must be finite µm; remove rows with NaN or infinite coordinates")
+    return points
+
+
+def _densest(
+    points_um: FloatArray, shape: Literal["circle", "rectangle"], area_mm2: float, width_um: float, height_um: float
+) -> Hotspot | None:
+    points_um = _checked(points_um)
+    if len(points_um) == 0:
+        return None
+    half_axes = np.array([width_um, height_um]) / 2
+    search = _Search(points_um / half_axes, half_axes, shape)
+    x_um, y_um = search.best_centre * half_axes
+    return Hotspot(float(x_um), float(y_um), search.best_count, area_mm2, shape, width_um, height_um)
+
+
+class _Search:
+    """Branch and bound over the centre of a field with half-axes of one. Runs on construction."""
+
+    def __init__(self, points: FloatArray, half_axes: FloatArray, shape: Literal["circle", "rectangle"]) -> None:
+        points = points[np.lexsort(points.T)]  # the answer must not depend on the order the points came in
+        self._points, self._norm, self._half_axes = points, _NORM[shape], half_axes
+        self._border_crossings = _circle_crossings if shape == "circle" else _square_crossings
+        self._tree = cKDTree(points)
+        self._centroid = points.mean(axis=0)
+        self.best_centre, self.best_count, self._best_distance = points[0], 0, np.inf
+        self._offer(self._centroid[None])
+        cells, side = _cells_near(points), 1.0
+        while len(cells):
+            cells, side = self._narrow(cells, side), side / 2
+
+    def _count(self, centres: FloatArray, radius: float) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = self._tree.query_ball_point(
+            centres, radius * _BORDER, p=self._norm, return_length=True
+        )
+        return counts
+
+    def _distance_um(self, centres: FloatArray, slack: float = 0.0) -> FloatArray:
+        """Least distance from the centroid of any point within `slack` of the centre along each axis."""
+        offsets = np.maximum(np.abs(centres - self._centroid) - slack, 0) * self._half_axes
+        distances: FloatArray = np.hypot(offsets[:, 0], offsets[:, 1])
+        return distances
+
+    def _offer(self, centres: FloatArray) -> None:
+        """Keep the best of these centres if it beats the best so far."""
+        counts, distances = self._count(centres, 1.0), self._distance_um(centres)
+        first = np.lexsort((centres[:, 1], centres[:, 0], distances, -counts))[0]
+        if (-counts[first], distances[first]) < (-self.best_count, self._best_distance):
+            self.best_centre = centres[first]
+            self.best_count, self._best_distance = int(counts[first]), float(distances[first])
+
+    def _may_win(self, bounds: NDArray[np.int64], centres: FloatArray, side: float) -> NDArray[np.bool_]:
+        nearer = self._distance_um(centres, side / 2) < self._best_distance
+        wins: NDArray[np.bool_] = (bounds > self.best_count) | ((bounds == self.best_count) & nearer)
+        return wins
+
+    def _narrow(self, cells: FloatArray, side: float) -> FloatArray:
+        """Bound square cells (lower corners, (n, 2)), enumerate the small ones, quarter those that may still win."""
+        reach = side / 2 * (np.sqrt(2) if self._norm == 2 else 1)
+        centres = cells + side / 2
+        bounds = self._count(centres, 1 + reach)
+        kept = self._may_win(bounds, centres, side)
+        if not kept.any():
+            return cells[:0]
+        self._offer(centres[kept])
+        kept &= self._may_win(bounds, centres, side)
+        cells, centres, bounds = cells[kept], centres[kept], bounds[kept]
+        undecided = bounds - (self._count(centres, 1 - reach) if reach < 1 else 0)
+        small = (undecided <= _ENUMERABLE) | (side <= _SMALLEST_CELL)
+        for centre, bound in zip(centres[small], bounds[small], strict=True):
+            if self._may_win(bound, centre[None], side)[0]:
+                self._enumerate(centre, side, reach)
+        corners = np.array([(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)]) * side
+        return (cells[~small][:, None] + corners).reshape(-1, 2)
+
+    def _enumerate(self, centre: FloatArray, side: float, reach: float) -> None:
+        """Offer every centre in the cell at which the points covered can change, or the centroid can come nearest."""
+        near = self._tree.query_ball_point(centre, (1 + reach) * _BORDER, p=self._norm)
+        points = np.unique(self._points[near], axis=0)
+        points = points[np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / _BORDER]
+        candidates = np.concatenate(
+            [self._border_crossings(points, self._centroid), self._centroid[None], centre[None]]
+        )
+        inside = np.abs(candidates - centre).max(axis=1) <= side / 2 + 1e-9
+        self._offer(candidates[inside])
+
+
+def _cells_near(points: FloatArray) -> FloatArray:
+    """Lower corners of the unit cells that hold a point or touch one that does: every useful centre lies in one."""
+    occupied = np.unique(np.floor(points), axis=0)
+    steps = np.array([(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)], dtype=np.float64)
+    return np.unique((occupied[:, None] + steps).reshape(-1, 2), axis=0)
+
+
+def _circle_crossings(points: FloatArray, origin: FloatArray) -> FloatArray:
+    """Crossings of the unit circles around the points, and each circle's nearest point to `origin`."""
+    first, second = np.triu_indices(len(points), k=1)
+    chord = points[second] - points[first]
+    half_squared = (chord**2).sum(axis=1) / 4
+    crossing = (half_squared > 0) & (half_squared <= _BORDER**2)
+    first, second, chord, half_squared = first[crossing], second[crossing], chord[crossing], half_squared[crossing]
+    height = np.sqrt(np.maximum(1 - half_squared, 0) / half_squared) / 2
+    sideways = np.stack([-chord[:, 1], chord[:, 0]], axis=1) * height[:, None]
+    middle = (points[first] + points[second]) / 2
+    outward = origin - points
+    length = np.linalg.norm(outward, axis=1)
+    nearest = points[length > 0] + outward[length > 0] / length[length > 0, None]
+    return np.concatenate([middle + sideways, middle - sideways, nearest])
+
+
+def _square_crossings(points: FloatArray, origin: FloatArray) -> FloatArray:
+    """Crossings of the borders of the squares around the points with each other and with lines through `origin`."""
+    x = np.unique(np.concatenate([points[:, 0] - 1, points[:, 0] + 1, origin[:1]]))
+    y = np.unique(np.concatenate([points[:, 1] - 1, points[:, 1] + 1, origin[1:]]))
+    return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)
