@@ -102,3 +102,7 @@ class BrokenDownload(MitorayError):
 
 class DatasetIncomplete(MitorayError):
     """A fetched dataset without the files that its manifest or label table needs."""
+
+
+class NoByteRanges(SlideError):
+    """A server that gives whole files only, where slides are read in pieces."""

@@ -1,0 +1,78 @@
+"""The whole slide, small, without ever holding it large."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mitoray.errors import CorruptTile
+from mitoray.slide.pyramid import Level, TileIndex
+from mitoray.slide.tiles import WHITE
+from mitoray.slide.window import SAME_RESOLUTION, Window
+
+log = logging.getLogger(__name__)
+
+Fetch = Callable[[int, Iterable[int]], Iterator[tuple[int, bytes]]]
+"""(level, tile indices) to (tile index, compressed bytes), in that order."""
+
+
+def overview(
+    levels: Sequence[Level], tiles: Sequence[TileIndex], downsample: float, fetch: Fetch, name: str
+) -> NDArray[np.uint8]:
+    """The slide at `downsample` level-0 px per px: (h, w, 3) uint8 RGB.
+
+    From the coarsest level that is fine enough and sound. On level 0 corrupt tiles are left white; if all are
+    corrupt: CorruptTile.
+    """
+    enough = [i for i, level in enumerate(levels) if i == 0 or level.downsample <= downsample * (1 + SAME_RESOLUTION)]
+    for number in reversed(enough):
+        try:
+            reduced, factor = _reduced_level(number, levels[number], tiles[number], downsample, fetch, name)
+        except CorruptTile as exc:
+            if number == 0:
+                raise
+            log.warning("the overview falls back to level %d: %s", number - 1, exc)
+        else:
+            size = [max(1, round(edge / downsample)) for edge in (levels[0].width_px, levels[0].height_px)]
+            box = (0, 0, levels[number].width_px / factor, levels[number].height_px / factor)
+            return np.asarray(reduced.resize((size[0], size[1]), Image.Resampling.BOX, box=box))
+    raise AssertionError("level 0 returns or raises")
+
+
+def _reduced_level(
+    number: int, level: Level, tiles: TileIndex, downsample: float, fetch: Fetch, name: str
+) -> tuple[Image.Image, int]:
+    """A level as means of factor × factor px, and the factor. Every tile is decoded once and dropped."""
+    window = Window(number, level.width_px, level.height_px, 0, 0, level.width_px, level.height_px, None, (1, 1))
+    indices = window.tile_indices(tiles.tile_format)
+    factor, together = _reduction(level, max(1, int(downsample / level.downsample)))
+    small = Image.new("RGB", (math.ceil(level.width_px / factor), math.ceil(level.height_px / factor)), "white")
+    stack: list[NDArray[np.uint8]] = []
+    failures = 0
+    for index, data in fetch(number, indices):
+        x, y, width, height = window.tile_extent(index, tiles.tile_format)
+        try:
+            stack.append(window.decode(index, data, tiles.tile_format, name))
+        except CorruptTile as exc:
+            failures += 1
+            if number > 0 or failures == len(indices):
+                raise
+            log.warning("left white in the overview: %s", exc)
+            stack.append(np.full((height, width, 3), WHITE, np.uint8))
+        if len(stack) == together or y + height == level.height_px:
+            block = np.concatenate(stack)
+            top = y + height - len(block)
+            small.paste(Image.fromarray(block).reduce(factor), (x // factor, top // factor))
+            stack.clear()
+    return small, factor
+
+
+def _reduction(level: Level, most: int) -> tuple[int, int]:
+    """A factor up to `most` that reduces blocks of tiles to whole px, and how many tiles, stacked, make a block."""
+    if level.tile_width_px >= level.width_px:
+        return most, most // math.gcd(most, level.tile_height_px)
+    common = math.gcd(level.tile_width_px, level.tile_height_px)
+    return max(factor for factor in range(1, most + 1) if common % factor == 0), 1

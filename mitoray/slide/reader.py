@@ -1,0 +1,152 @@
+"""Open a slide and read regions of it in µm."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mitoray.slide.cache import TileCache
+from mitoray.slide.geometry import Rect
+from mitoray.slide.overview import overview
+from mitoray.slide.pyramid import Level, Pyramid, read_pyramid
+from mitoray.slide.resolution import resolve_mpp
+from mitoray.slide.storage import SlideFile
+from mitoray.slide.tiles import TileFormat
+from mitoray.slide.window import RegionBytes, Window, plan_window
+
+log = logging.getLogger(__name__)
+
+TILE_CACHE_BYTES: Final = 256 << 20
+FETCH_BYTES: Final = 64 << 20
+"""The most compressed bytes that one read holds at a time."""
+
+
+def open_slide(
+    uri: str,
+    storage_options: dict[str, Any] | None = None,
+    mpp: float | None = None,
+    *,
+    tile_cache_bytes: int = TILE_CACHE_BYTES,
+) -> "Slide":
+    """Open a slide; use it as a context manager.
+
+    uri: a local path, file://, s3://, http(s)://, or what else fsspec reads. storage_options: for fsspec.
+    mpp: µm per level-0 px, overrides the metadata. tile_cache_bytes: the most that decoded tiles may take.
+    Reads the table of contents, no pixels. Errors: every SlideError but CorruptTile and the manifest's.
+    """
+    file = SlideFile(uri, storage_options)
+    pyramid = read_pyramid(file)
+    resolved = resolve_mpp(file.name, mpp, pyramid.properties, pyramid.ome_xml)
+    return Slide(uri, file, pyramid, resolved, TileCache(tile_cache_bytes))
+
+
+class Slide:
+    """An open slide. Threads may share it; processes open their own."""
+
+    def __init__(
+        self, uri: str, file: SlideFile, pyramid: Pyramid, resolved_mpp: tuple[float, str], cache: TileCache
+    ) -> None:
+        self.uri = uri
+        self.mpp, self.mpp_source = resolved_mpp
+        self.levels: tuple[Level, ...] = pyramid.levels
+        self.width_px, self.height_px = pyramid.levels[0].width_px, pyramid.levels[0].height_px
+        self.size_bytes = file.size_bytes
+        self.properties: Mapping[str, Any] = pyramid.properties
+        self.bounds_offset_px = tuple(int(pyramid.properties.get(f"tiffslide.bounds-{axis}") or 0) for axis in "xy")
+        """Where OpenSlide and QuPath see this slide's origin: x, y level-0 px to add to points for their sake."""
+        self._file = file
+        self._tiles = pyramid.tiles
+        self._cache = cache
+
+    def output_shape(self, rect: Rect, mpp: float) -> tuple[int, int]:
+        """(height, width) in px of what `read_region` gives."""
+        return plan_window(self.levels, self.mpp, rect, mpp).shape
+
+    def read_region(self, rect: Rect, mpp: float) -> NDArray[np.uint8]:
+        """`rect` at `mpp` µm/px: (h, w, 3) uint8 RGB, white outside the slide and where it has no tile.
+
+        Pixels come from the coarsest level that is fine enough: as they are if its µm/px is within 3 %, else
+        resampled with anti-aliasing. Errors: CorruptTile, TruncatedSlide, SlideUnreachable, SlideForbidden.
+        """
+        window = plan_window(self.levels, self.mpp, rect, mpp)
+        return self._paint(window, lambda indices: self._fetch(window.level, indices))
+
+    def fetch_region(self, rect: Rect, mpp: float) -> RegionBytes:
+        """The compressed tiles of `rect`, for `decode_region` here or elsewhere. Errors as `read_region`."""
+        window = plan_window(self.levels, self.mpp, rect, mpp)
+        tile_format = self._tiles[window.level].tile_format
+        indices = window.tile_indices(tile_format)
+        tiles = tuple(data for _, data in self._fetch(window.level, indices))
+        return RegionBytes(self._file.name, window, tile_format, tuple(indices), tiles)
+
+    def decode_region(self, region: RegionBytes) -> NDArray[np.uint8]:
+        """What `read_region` gives, from bytes fetched before; shares its cache of tiles. Errors: CorruptTile."""
+        data = dict(zip(region.indices, region.tiles, strict=True))
+        return self._paint(region.window, lambda indices: ((index, data[index]) for index in indices))
+
+    def thumbnail(self, mpp: float = 16.0) -> NDArray[np.uint8]:
+        """The whole slide at `mpp` µm/px, (h, w, 3) uint8 RGB, in bounded memory.
+
+        A level with a corrupt tile gives way to the next finer one; on the finest, what is corrupt stays white.
+        Errors: CorruptTile if no tile can be decoded, and as `read_region`.
+        """
+        return overview(self.levels, self._tiles, mpp / self.mpp, self._fetch, self._file.name)
+
+    def close(self) -> None:
+        """Forget the decoded tiles."""
+        self._cache = TileCache(0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> str:
+        raise TypeError("an open Slide stays in its process: send its uri and open it there")
+
+    def _fetch(self, level: int, indices: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+        """Index and compressed bytes of each tile, in batches of bounded size."""
+        tiles = self._tiles[level]
+        batch: list[int] = []
+        size = 0
+        for index in indices:
+            batch.append(index)
+            size += int(tiles.byte_counts[index])
+            if size >= FETCH_BYTES:
+                yield from self._fetch_batch(level, batch)
+                batch, size = [], 0
+        yield from self._fetch_batch(level, batch)
+
+    def _fetch_batch(self, level: int, indices: list[int]) -> Iterator[tuple[int, bytes]]:
+        tiles = self._tiles[level]
+        present = [index for index in indices if tiles.byte_counts[index] > 0]
+        ranges = [(int(tiles.offsets[i]), int(tiles.offsets[i] + tiles.byte_counts[i])) for i in present]
+        found = dict(zip(present, self._file.read_ranges(ranges), strict=True))
+        return ((index, found.get(index, b"")) for index in indices)
+
+    def _paint(self, window: Window, load: Callable[[list[int]], Iterable[tuple[int, bytes]]]) -> NDArray[np.uint8]:
+        """The window's image, from cached tiles and from those that `load` gives."""
+        tile_format: TileFormat = self._tiles[window.level].tile_format
+        cache, canvas = self._cache, window.blank()
+        ready, mine, awaited = cache.claim((window.level, index) for index in window.tile_indices(tile_format))
+        pending = set(mine)
+        try:
+            for (_, index), tile in ready.items():
+                window.paste(canvas, index, tile, tile_format)
+            for index, data in load([index for _, index in mine]):
+                tile = window.decode(index, data, tile_format, self._file.name)
+                cache.deliver((window.level, index), tile)
+                pending.remove((window.level, index))
+                window.paste(canvas, index, tile, tile_format)
+        except BaseException as exc:
+            cache.give_up(pending, exc)
+            raise
+        for (_, index), coming in awaited.items():
+            window.paste(canvas, index, coming.result(), tile_format)
+        return window.image(canvas)

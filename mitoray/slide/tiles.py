@@ -1,0 +1,164 @@
+"""Native tiles: how a level stores them, and how one is decoded."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import imagecodecs
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from mitoray.errors import NotASlide
+
+APERIO_JPEG2000_YCBCR: Final = 33003
+JPEG: Final = 7
+JPEG2000: Final = (33003, 33004, 33005, 34712)
+MINISWHITE, MINISBLACK, RGB, YCBCR = 0, 1, 2, 6
+UNASSOCIATED_ALPHA: Final = 2
+WHITE: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class TileFormat:
+    """All that decoding needs besides a tile's bytes; plain values, so that it travels with them.
+
+    Strips are tiles as wide as the level.
+    """
+
+    width_px: int
+    height_px: int
+    samples: int
+    compression: int
+    photometric: int
+    predictor: int
+    alpha: int
+    jfif: bool
+    jpeg_tables: bytes | None
+    jpeg_header: bytes | None
+
+    @classmethod
+    def of_page(cls, page: Any, name: str) -> "TileFormat":  # noqa: ANN401 - tifffile's pages and frames share no base
+        """The format of a tifffile page. NotASlide if its pixels are none that RGB can be made of."""
+        key = page.keyframe
+        alpha = int(key.extrasamples[0]) if key.extrasamples else 0
+        gray = key.photometric in (MINISWHITE, MINISBLACK) and key.samplesperpixel - len(key.extrasamples) == 1
+        colour = key.photometric in (RGB, YCBCR) and key.samplesperpixel - len(key.extrasamples) == 3
+        # 33003 holds YCbCr whatever the photometric tag says; other codecs must say.
+        decodable = int(key.compression) == JPEG or int(key.compression) in tifffile.TIFF.DECOMPRESSORS
+        raw_ycbcr = key.photometric == YCBCR and int(key.compression) in (1, 5, 8, 32946, 32773)
+        if (
+            key.dtype != np.uint8
+            or key.bitspersample != 8
+            or not (gray or colour)
+            or (key.planarconfig != 1 and key.samplesperpixel > 1)
+            or key.imagedepth != 1
+            or not decodable
+            or raw_ycbcr
+            or key.fillorder != 1
+        ):
+            raise NotASlide(
+                f"{name}: pixels of {key.bitspersample} bits, {key.samplesperpixel} samples, photometric "
+                f"{_tag(key.photometric)}, compression {_tag(key.compression)} are not read. "
+                "Convert the slide to 8-bit RGB or gray, samples interleaved."
+            )
+        return cls(
+            width_px=int(key.tilewidth if key.is_tiled else key.imagewidth),
+            height_px=int(key.tilelength if key.is_tiled else key.rowsperstrip),
+            samples=int(key.samplesperpixel),
+            compression=int(key.compression),
+            photometric=int(key.photometric),
+            predictor=int(key.predictor),
+            alpha=alpha,
+            jfif=bool(key.is_jfif),
+            jpeg_tables=page.jpegtables,
+            jpeg_header=key.jpegheader,
+        )
+
+
+def decode_tile(data: bytes, tile_format: TileFormat, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """One native tile as (height_px, width_px, 3) uint8 RGB.
+
+    `width_px, height_px`: the part of the tile that lies on the level; what is stored beyond it is dropped.
+    Raises whatever the codec raises, or ValueError if it yields another size than the level's.
+    """
+    stored = _decompressed(data, tile_format)
+    if stored.ndim == 1:
+        stored = _shaped(stored, tile_format, height_px)
+    pixels = stored if stored.ndim == 3 else stored[..., np.newaxis]
+    if pixels.dtype != np.uint8 or pixels.shape[0] < height_px or pixels.shape[1] < width_px:
+        raise ValueError(f"decoded to {pixels.dtype} {pixels.shape}, wanted ({height_px}, {width_px})")
+    return np.ascontiguousarray(_rgb(pixels[:height_px, :width_px], tile_format))
+
+
+def _decompressed(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
+    if tile_format.compression == JPEG:
+        colour, out_colour = tifffile.tifffile.jpeg_decode_colorspace(
+            tile_format.photometric, 1, (tile_format.alpha,) if tile_format.alpha else (), tile_format.jfif
+        )
+        return imagecodecs.jpeg_decode(
+            data,
+            tables=tile_format.jpeg_tables,
+            header=tile_format.jpeg_header,
+            colorspace=colour,
+            outcolorspace=out_colour,
+            shape=(tile_format.height_px, tile_format.width_px),
+        )
+    if tile_format.compression in JPEG2000:
+        return _jpeg2000(data, tile_format)
+    if tile_format.compression == 1:
+        decoded: Any = data
+    elif tile_format.compression in tifffile.TIFF.IMAGE_COMPRESSIONS:
+        decoded = tifffile.TIFF.DECOMPRESSORS[tile_format.compression](data)
+    else:
+        size = tile_format.height_px * tile_format.width_px * tile_format.samples
+        decoded = tifffile.TIFF.DECOMPRESSORS[tile_format.compression](data, out=size)
+    if isinstance(decoded, np.ndarray):
+        return decoded
+    plain = np.frombuffer(decoded, np.uint8)
+    if tile_format.predictor == 1:
+        return plain
+    rows = plain.reshape(-1, tile_format.width_px, tile_format.samples)
+    return tifffile.TIFF.UNPREDICTORS[tile_format.predictor](rows, axis=-2)  # type: ignore[no-any-return]
+
+
+def _jpeg2000(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = imagecodecs.jpeg2k_decode(data)
+    is_codestream = data[:4] == b"\xff\x4f\xff\x51"
+    # A bare codestream cannot say that it holds YCbCr; inside a JP2 file it can, and the codec has converted it.
+    if is_codestream and YCBCR in (tile_format.photometric, _photometric_of(tile_format.compression)):
+        return np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
+    return pixels
+
+
+def _photometric_of(compression: int) -> int | None:
+    return YCBCR if compression == APERIO_JPEG2000_YCBCR else None
+
+
+def _shaped(plain: NDArray[np.uint8], tile_format: TileFormat, height_px: int) -> NDArray[np.uint8]:
+    """Bytes as rows of pixels; a last strip holds fewer rows than the others."""
+    row = tile_format.width_px * tile_format.samples
+    rows = min(plain.size // row, tile_format.height_px)
+    if rows < height_px:
+        raise ValueError(f"decoded to {plain.size} bytes, wanted {height_px * row}")
+    return plain[: rows * row].reshape(rows, tile_format.width_px, tile_format.samples)
+
+
+def _rgb(pixels: NDArray[np.uint8], tile_format: TileFormat) -> NDArray[np.uint8]:
+    """(h, w, 3) RGB of (h, w, samples); transparent parts are white."""
+    gray = tile_format.photometric in (MINISWHITE, MINISBLACK)
+    colours = 1 if gray else 3
+    if pixels.shape[2] < colours:
+        raise ValueError(f"decoded to {pixels.shape[2]} samples, wanted {colours}")
+    colour = pixels[..., :colours]
+    if tile_format.photometric == MINISWHITE:
+        colour = WHITE - colour
+    if tile_format.alpha and pixels.shape[2] > colours:
+        opacity = pixels[..., colours : colours + 1].astype(np.float32) / WHITE
+        weight = opacity if tile_format.alpha == UNASSOCIATED_ALPHA else np.float32(1)
+        colour = np.rint(colour * weight + WHITE * (1 - opacity)).clip(0, WHITE).astype(np.uint8)
+    return np.repeat(colour, 3, axis=2) if gray else colour
+
+
+def _tag(value: Any) -> str:  # noqa: ANN401 - an enum member or a number unknown to tifffile
+    return str(getattr(value, "name", value))

@@ -1,0 +1,109 @@
+"""The tissue of a slide: a coarse mask in the slide's own coordinates."""
+
+import io
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mitoray.errors import BadTissueMask, SlideError
+from mitoray.slide.reader import Slide
+from mitoray.slide.segmentation import segment_tissue
+from mitoray.slide.storage import SlideFile
+
+OVERVIEW_MPP: Final = 16.0
+ASPECT_TOLERANCE: Final = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Tissue:
+    """Where a slide has tissue. `mask`: (rows, columns) bool over the whole slide; `mpp`: µm per level-0 px."""
+
+    mask: NDArray[np.bool_]
+    width_px: int
+    height_px: int
+    mpp: float
+
+    @property
+    def tissue_mm2(self) -> float:
+        """Area of the tissue, mm²."""
+        return float(self.mask.mean()) * self.width_px * self.height_px * self.mpp**2 / 1e6
+
+    def contains(self, xy_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each of (n, 2) level-0 points lies on tissue: (n,) bool. False outside the slide."""
+        x, y = np.asarray(xy_px, np.float64).reshape(-1, 2).T + 0.5
+        inside = (x >= 0) & (x < self.width_px) & (y >= 0) & (y < self.height_px)
+        rows, columns = self.mask.shape
+        found = np.zeros(len(x), bool)
+        found[inside] = self.mask[
+            np.floor(y[inside] * rows / self.height_px).astype(int),
+            np.floor(x[inside] * columns / self.width_px).astype(int),
+        ]
+        return found
+
+    def to_png(self) -> bytes:
+        """The mask as a PNG of one bit per px."""
+        buffer = io.BytesIO()
+        Image.fromarray(self.mask).save(buffer, "PNG", optimize=True)
+        return buffer.getvalue()
+
+    @classmethod
+    def from_png(cls, png: bytes, width_px: int, height_px: int, mpp: float) -> "Tissue":
+        """The inverse of `to_png`, or any image of the slide's aspect ratio, nonzero where tissue is.
+
+        Errors: BadTissueMask.
+        """
+        return cls(_mask_of(png, "the tissue mask", width_px, height_px, mpp), width_px, height_px, mpp)
+
+
+def find_tissue(slide: Slide, tissue_uri: str | None = None, storage_options: dict[str, Any] | None = None) -> Tissue:
+    """The tissue given by the image at `tissue_uri`, or else found on the slide's overview.
+
+    A given image (PNG, TIFF, ...; any size of the slide's aspect ratio within 2 %) is tissue where it is nonzero.
+    Errors: BadTissueMask, and those of `Slide.thumbnail`.
+    """
+    if tissue_uri is None:
+        mpp = max(OVERVIEW_MPP, slide.mpp)
+        return Tissue(segment_tissue(slide.thumbnail(mpp), mpp), slide.width_px, slide.height_px, slide.mpp)
+    try:
+        file = SlideFile(tissue_uri, storage_options)
+        encoded = file.read_ranges([(0, file.size_bytes)])[0]
+    except SlideError as exc:
+        raise BadTissueMask(f"the tissue mask cannot be read: {exc}") from None
+    mask = _mask_of(encoded, file.name, slide.width_px, slide.height_px, slide.mpp)
+    return Tissue(mask, slide.width_px, slide.height_px, slide.mpp)
+
+
+def _mask_of(encoded: bytes, name: str, width_px: int, height_px: int, mpp: float) -> NDArray[np.bool_]:
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            pixels = np.asarray(image)
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
+        raise BadTissueMask(
+            f"{name} is no image that can be read ({exc}). Give a PNG or TIFF, at most 10,000 px wide."
+        ) from exc
+    mask = pixels != 0 if pixels.ndim == 2 else (pixels[..., :3] != 0).any(axis=2)
+    aspect = (mask.shape[1] / mask.shape[0]) / (width_px / height_px)
+    if abs(aspect - 1) > ASPECT_TOLERANCE:
+        raise BadTissueMask(
+            f"{name} has {mask.shape[1]} × {mask.shape[0]} px, the slide {width_px} × {height_px}: "
+            "the aspect ratios differ by more than 2 %. Give a mask of the whole slide."
+        )
+    # A finer mask than the overview costs memory and gains nothing; tissue in any of its px is kept.
+    factor = max(1, int(OVERVIEW_MPP / (mpp * width_px / mask.shape[1])))
+    return _any_of_blocks(mask, factor)
+
+
+def _any_of_blocks(mask: NDArray[np.bool_], factor: int) -> NDArray[np.bool_]:
+    """The mask about `factor` times smaller, true where any of the px below is."""
+    if factor == 1:
+        return mask
+    for _ in range(2):
+        count = math.ceil(len(mask) / factor)
+        edges = np.arange(count + 1) * len(mask) / count
+        spans = zip(np.floor(edges[:-1]).astype(int), np.ceil(edges[1:]).astype(int), strict=True)
+        mask = np.stack([mask[start:stop].any(axis=0) for start, stop in spans]).T
+    return mask

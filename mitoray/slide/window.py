@@ -1,0 +1,169 @@
+"""What one read takes from a level, and the compressed tiles it takes it from."""
+
+import base64
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mitoray.errors import CorruptTile
+from mitoray.slide.geometry import Rect
+from mitoray.slide.pyramid import Level
+from mitoray.slide.tiles import WHITE, TileFormat, decode_tile
+
+SAME_RESOLUTION = 0.03
+"""µm per px that differ by less than 3 % count as equal: pixels are given as they are."""
+FILTER = Image.Resampling.BICUBIC
+FILTER_SUPPORT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A rectangle of a level's pixels to paste tiles into, and the image to make of it.
+
+    `x, y, width, height`: level px, may reach past the level. `box`: left, top, right, bottom of the part to
+    resample, px of the window, or None where pixels are given as they are. `shape`: (height, width) of the image.
+    """
+
+    level: int
+    level_width: int
+    level_height: int
+    x: int
+    y: int
+    width: int
+    height: int
+    box: tuple[float, float, float, float] | None
+    shape: tuple[int, int]
+
+    def blank(self) -> NDArray[np.uint8]:
+        """A white canvas, (height, width, 3) uint8."""
+        return np.full((self.height, self.width, 3), WHITE, np.uint8)
+
+    def tile_indices(self, tile_format: TileFormat) -> list[int]:
+        """Indices of the tiles that the window touches, row by row."""
+        columns = math.ceil(self.level_width / tile_format.width_px)
+        x0, x1 = max(self.x, 0), min(self.x + self.width, self.level_width)
+        y0, y1 = max(self.y, 0), min(self.y + self.height, self.level_height)
+        if x0 >= x1 or y0 >= y1:
+            return []
+        return [
+            row * columns + column
+            for row in range(y0 // tile_format.height_px, (y1 - 1) // tile_format.height_px + 1)
+            for column in range(x0 // tile_format.width_px, (x1 - 1) // tile_format.width_px + 1)
+        ]
+
+    def tile_extent(self, index: int, tile_format: TileFormat) -> tuple[int, int, int, int]:
+        """x, y, width, height of a tile in level px, without what it stores beyond the level."""
+        row, column = divmod(index, math.ceil(self.level_width / tile_format.width_px))
+        x, y = column * tile_format.width_px, row * tile_format.height_px
+        return (
+            x,
+            y,
+            min(tile_format.width_px, self.level_width - x),
+            min(tile_format.height_px, self.level_height - y),
+        )
+
+    def decode(self, index: int, data: bytes, tile_format: TileFormat, name: str) -> NDArray[np.uint8]:
+        """Tile `index` as (h, w, 3) RGB, white if it has no bytes. CorruptTile if it cannot be decoded."""
+        x, y, width, height = self.tile_extent(index, tile_format)
+        if not data:
+            return np.full((height, width, 3), WHITE, np.uint8)
+        try:
+            return decode_tile(data, tile_format, width, height)
+        except MemoryError:
+            raise
+        except Exception as exc:
+            raise CorruptTile(
+                f"{name}: tile {index} of level {self.level}, at x {x}, y {y} px, cannot be decoded "
+                f"({type(exc).__name__}: {exc}). Only its region is lost; copy the slide again to get it back."
+            ) from exc
+
+    def paste(self, canvas: NDArray[np.uint8], index: int, tile: NDArray[np.uint8], tile_format: TileFormat) -> None:
+        """Put a decoded tile where it belongs on the canvas."""
+        x, y, width, height = self.tile_extent(index, tile_format)
+        x0, x1 = max(x, self.x), min(x + width, self.x + self.width)
+        y0, y1 = max(y, self.y), min(y + height, self.y + self.height)
+        canvas[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x] = tile[y0 - y : y1 - y, x0 - x : x1 - x]
+
+    def image(self, canvas: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The canvas, resampled where the resolution asks for it."""
+        if self.box is None:
+            return canvas
+        size = (self.shape[1], self.shape[0])
+        return np.asarray(Image.fromarray(canvas).resize(size, FILTER, box=self.box))
+
+
+def plan_window(levels: Sequence[Level], slide_mpp: float, rect: Rect, mpp: float) -> Window:
+    """The window that gives `rect` at `mpp` µm/px: from the coarsest level that is still fine enough."""
+    wanted = mpp / slide_mpp
+    number = max(i for i, level in enumerate(levels) if i == 0 or level.downsample <= wanted * (1 + SAME_RESOLUTION))
+    level = levels[number]
+    left, top = rect.x_px / level.downsample, rect.y_px / level.downsample
+    width, height = rect.width_px / level.downsample, rect.height_px / level.downsample
+    if abs(wanted / level.downsample - 1) <= SAME_RESOLUTION:
+        shape = (max(1, round(height)), max(1, round(width)))
+        return Window(number, level.width_px, level.height_px, round(left), round(top), shape[1], shape[0], None, shape)
+    shape = (max(1, round(rect.height_px / wanted)), max(1, round(rect.width_px / wanted)))
+    # The filter looks past the box; without real pixels there, neighbouring regions would not meet seamlessly.
+    margin = FILTER_SUPPORT * max(1.0, width / shape[1], height / shape[0])
+    x0, y0 = math.floor(left - margin), math.floor(top - margin)
+    x1, y1 = math.ceil(left + width + margin), math.ceil(top + height + margin)
+    box = (left - x0, top - y0, left - x0 + width, top - y0 + height)
+    return Window(number, level.width_px, level.height_px, x0, y0, x1 - x0, y1 - y0, box, shape)
+
+
+@dataclass(frozen=True, slots=True)
+class RegionBytes:
+    """A region as the slide stores it: compressed native tiles and all it takes to decode them, elsewhere if need be.
+
+    `tiles[i]` are the bytes of native tile `indices[i]`; empty where the slide has none. `name`: the slide, for errors.
+    """
+
+    name: str
+    window: Window
+    tile_format: TileFormat
+    indices: tuple[int, ...]
+    tiles: tuple[bytes, ...]
+
+    def to_bytes(self) -> bytes:
+        """One byte string, for an Arrow binary column."""
+        header = dataclasses.asdict(self)
+        tiles = header.pop("tiles")
+        header["sizes"] = [len(tile) for tile in tiles]
+        text = json.dumps(header, default=lambda raw: base64.b64encode(raw).decode()).encode()
+        return b"".join([struct.pack("<I", len(text)), text, *tiles])
+
+    @classmethod
+    def from_bytes(cls, packed: bytes) -> "RegionBytes":
+        """The inverse of `to_bytes`."""
+        position = 4 + struct.unpack_from("<I", packed)[0]
+        header: dict[str, Any] = json.loads(packed[4:position])
+        window, tile_format = header["window"], header["tile_format"]
+        for key in ("jpeg_tables", "jpeg_header"):
+            tile_format[key] = None if tile_format[key] is None else base64.b64decode(tile_format[key])
+        window["box"] = None if window["box"] is None else tuple(window["box"])
+        window["shape"] = tuple(window["shape"])
+        tiles = []
+        for size in header["sizes"]:
+            tiles.append(packed[position : position + size])
+            position += size
+        return cls(header["name"], Window(**window), TileFormat(**tile_format), tuple(header["indices"]), tuple(tiles))
+
+
+def decode_region(region: RegionBytes) -> NDArray[np.uint8]:
+    """The pixels of a fetched region, (h, w, 3) uint8 RGB, white outside the slide. Needs no open slide.
+
+    Errors: CorruptTile.
+    """
+    window, canvas = region.window, region.window.blank()
+    for index, data in zip(region.indices, region.tiles, strict=True):
+        tile = window.decode(index, data, region.tile_format, region.name)
+        window.paste(canvas, index, tile, region.tile_format)
+    return window.image(canvas)
