@@ -1,0 +1,229 @@
+import importlib.util
+import json
+import os
+import random
+from pathlib import Path
+
+import boto3
+import fsspec
+import pyarrow.parquet as pq
+import pytest
+import ray
+from dataset_services import serving
+from moto.server import ThreadedMotoServer
+
+from mitoray.labels.cases import read_cases
+from mitoray.scoring.manifest import read_manifest
+
+ROOT = Path(__file__).parents[2]
+DATA = ROOT / "../shared/data"
+SLIDES = {name: random.Random(name).randbytes(400_000) for name in ("001.tiff", "201.tiff", "505.tiff")}
+LABELS = {
+    "info": {"description": "MIDOG++: three cases"},
+    "images": [
+        {"id": int(name[:3]), "file_name": name, "width": 7215, "height": 5412, "tumor_type": tumor}
+        for name, tumor in zip(SLIDES, ("human breast cancer", "canine lung cancer", "human melanoma"), strict=True)
+    ],
+    "categories": [{"id": 1, "name": "mitotic figure"}, {"id": 2, "name": "not mitotic figure"}],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [100, 200, 150, 250], "labels": [1, 1]},
+        {"id": 2, "image_id": 201, "category_id": 2, "bbox": [300, 300, 350, 350], "labels": [2, 1, 2]},
+        {"id": 3, "image_id": 505, "category_id": 1, "bbox": [1000, 20, 1050, 70], "labels": [1, 1]},
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def ray_session():
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def job():
+    spec = importlib.util.spec_from_file_location("fetch_dataset", ROOT / "jobs/fetch_dataset.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture
+def services():
+    with serving() as services:
+        for name, content in SLIDES.items():
+            services.add(name, content)
+        services.add("MIDOG++.json", json.dumps(LABELS).encode())
+        yield services
+
+
+def test_a_dataset_arrives_ready_for_scoring_and_training(ray_session, job, services, tmp_path, capsys):
+    to = tmp_path / "midogpp"
+    assert job(["midog++", "--to", str(to), "--mirror", services.url, "--parallel", "2"]) == 0
+    assert {p.name: p.read_bytes() for p in (to / "slides").iterdir()} == SLIDES
+    assert "CC0-1.0" in capsys.readouterr().out
+
+    rows = read_manifest(str(to / "manifest.csv"))
+    assert [(row.slide_id, row.domain, row.mpp, row.error) for row in rows] == [
+        ("001", "human breast cancer, Hamamatsu XR, UMC Utrecht, Human", 0.23, None),
+        ("201", "canine lung cancer, 3D Histech, VMU Vienna, Canine", 0.25, None),
+        ("505", "human melanoma, Hamamatsu XR, UMC Utrecht, Human", 0.23, None),
+    ]
+    assert Path(rows[0].uri).read_bytes() == SLIDES["001.tiff"]
+    labels = pq.read_table(to / "labels.parquet").to_pylist()
+    assert [(label["slide_id"], label["kind"], label["x_px"], label["y_px"]) for label in labels] == [
+        ("001", "mitotic_figure", 125, 225),
+        ("201", "imposter", 325, 325),
+        ("505", "mitotic_figure", 1025, 45),
+    ]
+    cases = {case["slide_id"]: case for case in read_cases(to / "manifest.csv").to_pylist()}
+    assert [label["domain"] for label in labels] == [cases[label["slide_id"]]["domain"] for label in labels]
+    assert {cases[slide]["split"] for slide in cases} <= {"train", "test"}
+
+
+def test_a_failed_file_is_named_and_the_same_command_fetches_it_alone(ray_session, job, services, tmp_path, capsys):
+    bad = services.files[1]
+    bad.announced = b"something else"
+    command = ["midog++", "--to", str(tmp_path), "--mirror", services.url]
+    assert job(command) == 3
+    assert "slides/201.tiff failed: 201.tiff came twice with another checksum" in capsys.readouterr().err
+    assert [row.slide_id for row in read_manifest(str(tmp_path / "manifest.csv"))] == ["001", "505"]
+    assert pq.read_table(tmp_path / "labels.parquet")["slide_id"].to_pylist() == ["001", "505"]
+
+    (tmp_path / "_fetch/listing.json").unlink()
+    bad.announced = None
+    services.requests.clear()
+    assert job(command) == 0
+    assert services.content_requests() == ["201.tiff"]
+    assert len(read_manifest(str(tmp_path / "manifest.csv"))) == 3
+
+    services.requests.clear()
+    assert job(command) == 0
+    assert services.requests == []
+
+
+def test_only_some_slides_come_with_their_labels(ray_session, job, services, tmp_path):
+    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "0*.tiff,5*.tiff"]) == 0
+    assert sorted(p.name for p in (tmp_path / "slides").iterdir()) == ["001.tiff", "505.tiff"]
+    assert pq.read_table(tmp_path / "labels.parquet")["slide_id"].to_pylist() == ["001", "505"]
+
+
+def test_verify_names_what_differs_from_catalogue_and_listing(ray_session, job, services, tmp_path, capsys):
+    command = ["midog++", "--to", str(tmp_path), "--mirror", services.url]
+    assert job(command) == 0
+    (tmp_path / "slides/505.tiff").write_bytes(b"cut off")
+    (tmp_path / "slides/201.tiff").unlink()
+    services.requests.clear()
+    assert job([*command, "--verify"]) == 3
+    said = capsys.readouterr().err
+    assert "slides/505.tiff has 7 of 400,000 bytes" in said
+    assert "slides/201.tiff is missing" in said
+    assert "list 3 slides, the catalogue 503" in said
+    assert "holds 2 labels of kind mitotic_figure, the catalogue 11,937" in said
+    assert services.requests == []
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason="the public label files are not in ../shared/data")
+def test_the_published_tupac_labels_pass_verification(ray_session, job, tmp_path, capsys):
+    with serving() as services:
+        for name, file in (
+            ("TUPAC_alternativeLabels_augmented_training.sqlite", "alternative_labels.sqlite"),
+            ("TUPAC_stitched.sqlite", "original_labels.sqlite"),
+        ):
+            services.add(name, (DATA / "tupac" / file).read_bytes())
+        command = ["tupac16", "--to", str(tmp_path), "--mirror", services.url, "--labels", "original"]
+        assert job(command) == 0
+        assert job([*command, "--verify"]) == 0
+    labels = pq.read_table(tmp_path / "labels.parquet")
+    assert labels.num_rows == 1552
+    assert not (tmp_path / "manifest.csv").exists()
+    assert labels["domain"][0].as_py() == "human breast cancer, Aperio ScanScope XT, UMC Utrecht, Human"
+
+
+def test_atypical_figures_of_ami_br_become_a_label_table(ray_session, job, tmp_path):
+    header = "slide,dataset,uid,x,y,expert1_label,expert1_atypical,expert2_atypical,expert3_atypical,majority_atypical"
+    rows = ["002.tiff,MIDOG21,6,4422,216,x,False,False,False,False", "01.tif,TUPAC16,7,5,6,x,True,True,False,True"]
+    with serving() as services:
+        services.add("AMi-Br.csv", "\n".join([header, *rows]).encode())
+        assert job(["ami-br", "--to", str(tmp_path), "--mirror", services.url]) == 0
+    labels = pq.read_table(tmp_path / "labels.parquet").to_pylist()
+    assert [(r["dataset"], r["slide_id"], r["x_px"], r["subtype"]) for r in labels] == [
+        ("MIDOG21", "002", 4422, "normal"),
+        ("TUPAC16", "01", 5, "atypical"),
+    ]
+
+
+def test_a_dataset_arrives_in_object_storage(ray_session, job, services, monkeypatch):
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    options = {"endpoint_url": endpoint, "key": "testing", "secret": "testing"}
+    client = boto3.client(
+        "s3", endpoint_url=endpoint, aws_access_key_id="t", aws_secret_access_key="t", region_name="us-east-1"
+    )
+    client.create_bucket(Bucket="cohort")
+    try:
+        command = ["midog++", "--to", "s3://cohort/midogpp", "--mirror", services.url]
+        command += ["--storage_options", json.dumps(options)]
+        assert job(command) == 0
+        rows = read_manifest("s3://cohort/midogpp/manifest.csv", options)
+        assert [row.uri for row in rows] == [f"s3://cohort/midogpp/slides/{name}" for name in SLIDES]
+        filesystem = fsspec.filesystem("s3", **options)
+        assert filesystem.cat_file(rows[1].uri) == SLIDES["201.tiff"]
+        assert not filesystem.exists("s3://cohort/midogpp/_fetch/parts")
+        services.requests.clear()
+        assert job(command) == 0
+        assert services.requests == []
+    finally:
+        server.stop()
+
+
+def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, job, services, tmp_path, capsys):
+    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
+    assert job(["cmc", "--to", str(tmp_path), "--mirror", services.url]) == 2
+    assert "holds midog++" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["camelyon", "--to", "x"], "No dataset is called 'camelyon'"),
+        (["cmc"], "Give the name of a dataset and a destination"),
+        (["cmc", "--to", "x", "--parallel", "0"], "between 1 and 64"),
+        (["cmc", "--to", "x", "--labels", "HEAEL"], "no labels called 'HEAEL'"),
+        (["cmc", "--to", "x", "--bogus", "1"], "bogus"),
+        (["cmc", "--to", "nowhere-yet", "--verify"], "Nothing was fetched into this destination yet"),
+    ],
+)
+def test_bad_arguments_end_with_2_before_any_work(job, arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert job(arguments) == 2
+    assert said in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_glob_without_slides_ends_with_2(job, services, tmp_path):
+    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "*.svs"]) == 2
+    assert not (tmp_path / "slides").exists()
+
+
+def test_an_unreachable_service_ends_with_1(job, services, tmp_path, capsys):
+    services.answers["/zenodo/records/4643381"] = [(404, {})]
+    assert job(["midog2021", "--to", str(tmp_path), "--mirror", services.url]) == 1
+    assert "zenodo at 127.0.0.1 did not answer" in capsys.readouterr().err
+
+
+def test_a_disk_too_small_is_named_before_any_work(job, services, tmp_path, monkeypatch, capsys):
+    usage = __import__("shutil").disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 2
+    assert "are free in" in capsys.readouterr().err
+    assert services.content_requests() == []
+
+
+def test_the_catalogue_and_the_help_name_counts_units_and_defaults(job, capsys):
+    assert job(["--list"]) == 0
+    assert "CODAEL 13,907 / 36,379" in capsys.readouterr().out
+    assert job(["--help"]) == 0
+    assert "1 to 64" in capsys.readouterr().out
