@@ -106,3 +106,7 @@ class DatasetIncomplete(MitorayError):
 
 class NoByteRanges(SlideError):
     """A server that gives whole files only, where slides are read in pieces."""
+
+
+class BadDetections(MitorayError):
+    """A table of detections that cannot be read, or says something that cannot be."""

@@ -111,7 +111,7 @@ class _Search:
         self._tree = cKDTree(points)
         self._centroid = points.mean(axis=0)
         self.best_centre, self.best_count, self._best_distance = points[0], 0, np.inf
-        self._offer(self._centroid[None])
+        self._offer(self._centroid[None], self._count(self._centroid[None], 1.0))
         cells, side = _cells_near(points), 1.0
         while len(cells):
             cells, side = self._narrow(cells, side), side / 2
@@ -128,9 +128,9 @@ class _Search:
         distances: FloatArray = np.hypot(offsets[:, 0], offsets[:, 1])
         return distances
 
-    def _offer(self, centres: FloatArray) -> None:
-        """Keep the best of these centres if it beats the best so far."""
-        counts, distances = self._count(centres, 1.0), self._distance_um(centres)
+    def _offer(self, centres: FloatArray, counts: NDArray[np.int64]) -> None:
+        """Keep the best of these centres, which cover so many points each, if it beats the best so far."""
+        distances = self._distance_um(centres)
         first = np.lexsort((centres[:, 1], centres[:, 0], distances, -counts))[0]
         if (-counts[first], distances[first]) < (-self.best_count, self._best_distance):
             self.best_centre = centres[first]
@@ -147,13 +147,14 @@ class _Search:
         centres = cells + side / 2
         bounds = self._count(centres, 1 + reach)
         kept = self._may_win(bounds, centres, side)
-        if not kept.any():
-            return cells[:0]
-        self._offer(centres[kept])
-        kept &= self._may_win(bounds, centres, side)
         cells, centres, bounds = cells[kept], centres[kept], bounds[kept]
-        undecided = bounds - (self._count(centres, 1 - reach) if reach < 1 else 0)
-        small = (undecided <= _ENUMERABLE) | (side <= _SMALLEST_CELL)
+        if len(cells) == 0:
+            return cells
+        counts = self._count(centres, 1.0)
+        self._offer(centres, counts)
+        small = (bounds - counts <= _ENUMERABLE) | (side <= _SMALLEST_CELL)
+        kept = self._may_win(bounds, centres, side)
+        cells, centres, bounds, small = cells[kept], centres[kept], bounds[kept], small[kept]
         for centre, bound in zip(centres[small], bounds[small], strict=True):
             if self._may_win(bound, centre[None], side)[0]:
                 self._enumerate(centre, side, reach)
@@ -162,14 +163,16 @@ class _Search:
 
     def _enumerate(self, centre: FloatArray, side: float, reach: float) -> None:
         """Offer every centre in the cell at which the points covered can change, or the centroid can come nearest."""
-        near = self._tree.query_ball_point(centre, (1 + reach) * _BORDER, p=self._norm)
-        points = np.unique(self._points[near], axis=0)
-        points = points[np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / _BORDER]
-        candidates = np.concatenate(
-            [self._border_crossings(points, self._centroid), self._centroid[None], centre[None]]
-        )
-        inside = np.abs(candidates - centre).max(axis=1) <= side / 2 + 1e-9
-        self._offer(candidates[inside])
+        points = self._points[self._tree.query_ball_point(centre, (1 + reach) * _BORDER, p=self._norm)]
+        undecided = np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / _BORDER
+        certain = len(points) - undecided.sum()
+        points, times = np.unique(points[undecided], axis=0, return_counts=True)
+        crossings = self._border_crossings(points, self._centroid)
+        candidates = np.concatenate([crossings, self._centroid[None], centre[None]])
+        candidates = candidates[np.abs(candidates - centre).max(axis=1) <= side / 2 + 1e-9]
+        offsets = candidates[:, None] - points
+        covered = np.linalg.norm(offsets, ord=self._norm, axis=2) <= _BORDER
+        self._offer(candidates, certain + covered @ times)
 
 
 def _cells_near(points: FloatArray) -> FloatArray:

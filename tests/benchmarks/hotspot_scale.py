@@ -1,0 +1,46 @@
+"""Seconds and memory for the hotspots of a slide with very many detections: `python tests/benchmarks/hotspot_scale.py`.
+
+Two slides of 20 × 20 mm: "even" has detections everywhere alike, the worst case for pruning, since every field is nearly
+as good as the best; "tumour" has hot and cold areas, as slides do.
+"""
+
+import argparse
+import resource
+import time
+
+import numpy as np
+
+from mitoray.counting.hotspot import densest_circle, densest_rectangle
+
+SIDE_UM = 20_000.0
+
+
+def even(n: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.random((n, 2)) * SIDE_UM
+
+
+def tumour(n: int, rng: np.random.Generator) -> np.ndarray:
+    centres = rng.random((40, 2)) * SIDE_UM
+    spread_um = rng.uniform(300, 3000, 40)
+    of = rng.integers(0, 40, n)
+    return np.clip(centres[of] + rng.normal(size=(n, 2)) * spread_um[of, None], 0, SIDE_UM)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--points", type=int, default=1_000_000)
+    n = parser.parse_args().points
+    for slide in (tumour, even):
+        points = slide(n, np.random.default_rng(0))
+        for densest in (densest_circle, densest_rectangle):
+            start = time.process_time()
+            hotspot = densest(points)
+            seconds = time.process_time() - start
+            assert hotspot is not None
+            assert hotspot.contains(points).sum() == hotspot.count
+            peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"{slide.__name__:7s} {hotspot.shape:9s} {n} points: count {hotspot.count}, {seconds:.1f} CPU s, peak {peak_mib:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
