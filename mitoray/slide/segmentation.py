@@ -13,9 +13,10 @@ GLASS_BRIGHTNESS: Final = 200
 GLASS_CHROMA: Final = 24
 CHROMA_FLOOR: Final = 10.0
 """Grey values: noise and JPEG colour of clean glass stay below. Keeps an empty slide empty."""
-CHROMA_CEILING: Final = 24.0
+CHROMA_CEILING: Final = 18.0
 """Grey values: the palest stain lies above. Keeps a slide without glass whole, where Otsu would halve it."""
-OBJECT_UM2: Final = 10_000.0
+OBJECT_UM2: Final = 20_000.0
+"""Margin included: a fragment of 0.1 mm stays, dust goes."""
 HOLE_UM2: Final = 50_000.0
 MARGIN_UM: Final = 40.0
 """So that a figure at the very edge of the tissue is kept."""
@@ -26,23 +27,23 @@ def segment_tissue(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
 
     rgb: (h, w, 3) uint8. Returns (h, w) bool. Tissue is what has colour, by Otsu's threshold on chroma within bounds
     (no glass, or nothing but glass, has no second mode to split), less what stains never make: black, and ink, which
-    is bluer or greener than red, or pure red. Small objects go, small holes are filled, a margin is added.
+    is bluer or greener than red, or pure red. A margin is added, small objects go, small holes are filled.
     """
     black = rgb.max(axis=2) < BLACK
     balanced = ndimage.gaussian_filter(_white_balanced(rgb, ~black), (1, 1, 0))
     chroma = balanced.max(axis=2) - balanced.min(axis=2)
     # Around black and ink, JPEG and anti-aliasing mix colours that no stain has.
-    excluded = _grown(black | _ink(balanced), 2)
+    excluded = _grown(black | _ink(balanced), 4)
     usable = chroma[~excluded]
     if usable.size == 0 or usable.max() == usable.min():
         threshold = CHROMA_CEILING
     else:
         otsu = threshold_otsu(usable)  # type: ignore[no-untyped-call]
         threshold = float(np.clip(otsu, CHROMA_FLOOR, CHROMA_CEILING))
-    mask = (chroma > threshold) & ~excluded
+    # The margin comes before the sieve: strands of loose tissue join, lone specks do not.
+    mask = _grown((chroma > threshold) & ~excluded, MARGIN_UM / mpp)
     mask = _without_small(mask, OBJECT_UM2 / mpp**2)
-    mask = ~_without_small(~mask, HOLE_UM2 / mpp**2) & ~excluded
-    return _grown(mask, MARGIN_UM / mpp)
+    return ~_without_small(~mask, HOLE_UM2 / mpp**2) & ~black
 
 
 def _white_balanced(rgb: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

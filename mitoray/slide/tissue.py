@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mitoray.errors import BadTissueMask, SlideError
+from mitoray.slide.geometry import Rect
 from mitoray.slide.reader import Slide
 from mitoray.slide.segmentation import segment_tissue
 from mitoray.slide.storage import SlideFile
@@ -43,6 +44,18 @@ class Tissue:
             np.floor(x[inside] * columns / self.width_px).astype(int),
         ]
         return found
+
+    def area_mm2(self, rect: Rect) -> float:
+        """Area of the tissue within a rectangle of level-0 px, mm²; mask px count whole, by their centres."""
+        rows, columns = self.mask.shape
+        y = (np.arange(rows) + 0.5) * self.height_px / rows - 0.5
+        x = (np.arange(columns) + 0.5) * self.width_px / columns - 0.5
+        inside = self.mask[
+            np.ix_(
+                (y >= rect.y_px) & (y < rect.y_px + rect.height_px), (x >= rect.x_px) & (x < rect.x_px + rect.width_px)
+            )
+        ]
+        return self.tissue_mm2 * float(inside.sum()) / max(float(self.mask.sum()), 1.0)
 
     def to_png(self) -> bytes:
         """The mask as a PNG of one bit per px."""
