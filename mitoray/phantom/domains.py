@@ -17,8 +17,8 @@ class Stain:
     The unit vectors lie around those of Ruifrok and Johnston (2001), the factors scale how strongly a laboratory stains.
     """
 
-    haematoxylin: tuple[float, float, float] = (0.65, 0.70, 0.29)
-    eosin: tuple[float, float, float] = (0.07, 0.99, 0.11)
+    haematoxylin: tuple[float, float, float] = (0.62, 0.71, 0.33)
+    eosin: tuple[float, float, float] = (0.11, 0.86, 0.40)
     haematoxylin_strength: float = 1.0
     eosin_strength: float = 1.0
 
@@ -57,7 +57,7 @@ class Tumour:
     """Width of the pale seam between two cells, µm."""
     nest_share: float = 0.6
     """Share of the tissue that tumour cells fill; the rest is stroma."""
-    fat_share: float = 0.08
+    fat_share: float = 0.1
     lymphocytes_per_mm2: float = 500.0
     figures_per_mm2: float = 25.0
     imposters_per_mm2: float = 35.0
@@ -134,7 +134,7 @@ DOMAINS: Final[dict[str, PhantomDomain]] = {
                 figures_per_mm2=45,
                 imposters_per_mm2=45,
             ),
-            Stain(haematoxylin=(0.58, 0.76, 0.29), eosin=(0.10, 0.97, 0.18), eosin_strength=1.2),
+            Stain(haematoxylin=(0.58, 0.76, 0.29), eosin=(0.12, 0.93, 0.24), eosin_strength=1.2),
             Scanner(white=(247, 243, 247)),
         ),
         PhantomDomain(
@@ -149,7 +149,7 @@ DOMAINS: Final[dict[str, PhantomDomain]] = {
                 figures_per_mm2=15,
                 imposters_per_mm2=40,
             ),
-            Stain(haematoxylin=(0.60, 0.68, 0.42), eosin=(0.10, 0.80, 0.50), haematoxylin_strength=0.95),
+            Stain(haematoxylin=(0.60, 0.68, 0.42), eosin=(0.12, 0.74, 0.60), haematoxylin_strength=0.95),
             Scanner(blur_um=0.3, white=(246, 240, 232), jpeg_quality=90),
         ),
         PhantomDomain(
@@ -167,7 +167,7 @@ DOMAINS: Final[dict[str, PhantomDomain]] = {
                 figures_per_mm2=20,
                 atypical_share=0.35,
             ),
-            Stain(eosin=(0.05, 0.98, 0.16), haematoxylin_strength=1.05, eosin_strength=1.35),
+            Stain(eosin=(0.08, 0.90, 0.32), haematoxylin_strength=1.05, eosin_strength=1.35),
             Scanner(blur_um=0.32, noise=2.5, white=(240, 240, 240), codec="jpeg2000", tile_px=240),
         ),
         PhantomDomain(
@@ -220,7 +220,7 @@ DOMAINS: Final[dict[str, PhantomDomain]] = {
                 imposters_per_mm2=45,
                 atypical_share=0.22,
             ),
-            Stain(haematoxylin=(0.55, 0.78, 0.30), eosin=(0.03, 0.95, 0.30), eosin_strength=1.1),
+            Stain(haematoxylin=(0.55, 0.78, 0.30), eosin=(0.05, 0.90, 0.48), eosin_strength=1.1),
             Scanner(blur_um=0.35, noise=3.5, white=(250, 246, 243), jpeg_quality=80),
         ),
     )

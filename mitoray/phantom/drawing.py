@@ -28,7 +28,7 @@ SEPARATION_UM: Final = 16.0
 """Labelled cells keep this distance from each other, more than any matching radius in use."""
 DENSE_FIGURES_PER_MM2: Final = 220.0
 """Density of figures and of imposters, each, in training patches: fifty slides' worth of examples in one."""
-OPTICAL_DENSITY: Final = 1.75
+OPTICAL_DENSITY: Final = 1.65
 """Natural-logarithmic density of one unit of stain."""
 
 _STRIP_PX: Final = 256
@@ -145,10 +145,10 @@ def _draw(
         )
     tissue = lay_tissue(rng, domain, extent_um, glass=glass)
     labelled = _divide(rng, domain, tissue)
-    planes = _planes(rng, tissue, shape)
-    for xy_um, sprites in _crowd(rng, domain, tissue, labelled):
+    planes = _planes(rng, domain, tissue, shape)
+    for xy_um, sprites, poses in _crowd(rng, domain, tissue, labelled):
         picks = rng.integers(len(sprites), size=len(xy_um))
-        turns = rng.integers(8, size=len(xy_um))
+        turns = rng.integers(poses, size=len(xy_um))
         for (x, y), pick, turn in zip(xy_um / domain.mpp, picks, turns, strict=True):
             layers = sprites[pick].turned(turn % 4, turn > 3)
             _stamp(planes, layers, int(x) - layers.shape[2] // 2, int(y) - layers.shape[1] // 2)
@@ -178,12 +178,7 @@ def _divide(rng: np.random.Generator, domain: PhantomDomain, tissue: Tissue) -> 
     height, width = tissue.extent_um
     cells = tissue.cells_um
     inner = ((cells > MARGIN_UM) & (cells < (width - MARGIN_UM, height - MARGIN_UM))).all(axis=1)
-    ring = np.linspace(0, 2 * np.pi, 8, endpoint=False)
-    around = np.concatenate([[(0, 0)], 9.0 * np.stack([np.cos(ring), np.sin(ring)], axis=1)])
-    for step in around:
-        inner &= tissue.at(tissue.solid, cells + step) > 0.95
-    inner &= tissue.at(tissue.nest, cells) > 0.05
-    cells = cells[inner]
+    cells = cells[inner & tissue.filled(cells, 9.0) & (tissue.at(tissue.nest, cells) > 0)]
     n_figures = rng.poisson(tumour.figures_per_mm2 * tissue.area_mm2)
     n_imposters = rng.poisson(tumour.imposters_per_mm2 * tissue.area_mm2)
     heat = np.exp(tissue.at(tissue.heat, cells) * 0.9)
@@ -220,34 +215,33 @@ def _apart(ordered: NDArray[np.float64], taken: NDArray[np.float64], n: int) -> 
 
 def _crowd(
     rng: np.random.Generator, domain: PhantomDomain, tissue: Tissue, labelled: list[_Labelled]
-) -> Iterator[tuple[NDArray[np.float64], list[Sprite]]]:
-    """All other cells, layer by layer: their places in µm and the sprites to choose from."""
+) -> Iterator[tuple[NDArray[np.float64], list[Sprite], int]]:
+    """All other cells, layer by layer: places in µm, sprites to choose from, and in how many poses (8, or 1 as is)."""
     height, width = tissue.extent_um
     slots = [(cell.x_um, cell.y_um) for cell in labelled]
 
     def scatter(per_mm2: float, *, nest: bool) -> NDArray[np.float64]:
         xy = rng.uniform((0, 0), (width, height), (rng.poisson(per_mm2 * width * height / 1e6), 2))
-        keep = (tissue.at(tissue.solid, xy) > 0.9) & ((tissue.at(tissue.nest, xy) > 0) == nest)
+        keep = tissue.filled(xy, 3.0) & ((tissue.at(tissue.nest, xy) > 0) == nest)
         return _away(xy[keep], slots, 8.0)
 
     def bank(draw: Callable[[np.random.Generator, PhantomDomain], Sprite], size: int) -> list[Sprite]:
         return [draw(rng, domain) for _ in range(size)]
 
-    stroma = scatter(1500, nest=False)
+    stroma = scatter(1900, nest=False)
     slant_x, slant_y = (tissue.at(slant, stroma) for slant in tissue.slant)
     angle = np.arctan2(-slant_x, 1 + slant_y)
     for step in range(12):
         towards = np.pi * step / 12
         aligned = np.abs((angle - towards + np.pi / 2) % np.pi - np.pi / 2) <= np.pi / 24
         sprites = [nuclei.fibroblast(rng, domain, towards) for _ in range(3)]
-        for xy in stroma[aligned]:
-            yield xy[None], [Sprite(sprites[rng.integers(3)].layers)]
-    yield scatter(250, nest=False), bank(nuclei.red_blood_cell, 6)
+        yield stroma[aligned], sprites, 1
+    yield scatter(250, nest=False), bank(nuclei.red_blood_cell, 6), 8
     lymphocytes = scatter(domain.tumour.lymphocytes_per_mm2 * 3, nest=False)
-    yield lymphocytes[tissue.at(tissue.heat, lymphocytes) > 0.4], bank(nuclei.lymphocyte, 12)
+    yield lymphocytes[tissue.at(tissue.heat, lymphocytes) > 0.4], bank(nuclei.lymphocyte, 12), 8
     cells = tissue.cells_um + rng.normal(0, 0.6, tissue.cells_um.shape)
-    keep = (tissue.at(tissue.solid, cells) > 0.7) & (tissue.at(tissue.nest, cells) > -0.05)
-    yield _away(cells[keep], slots, 9.0), bank(nuclei.tumour_nucleus, 72)
+    keep = tissue.filled(cells, 3.5) & (tissue.at(tissue.nest, tissue.cells_um) > 0)
+    yield _away(cells[keep], slots, 9.0), bank(nuclei.tumour_nucleus, 72), 8
 
 
 def _away(xy_um: NDArray[np.float64], slots: list[tuple[float, float]], distance_um: float) -> NDArray[np.float64]:
@@ -256,10 +250,12 @@ def _away(xy_um: NDArray[np.float64], slots: list[tuple[float, float]], distance
     return xy_um[cKDTree(slots).query(xy_um)[0] > distance_um]
 
 
-def _planes(rng: np.random.Generator, tissue: Tissue, shape: tuple[int, int]) -> Field:
+def _planes(rng: np.random.Generator, domain: PhantomDomain, tissue: Tissue, shape: tuple[int, int]) -> Field:
     """(2, height, width) float32: haematoxylin and eosin of the ground at the scanner's resolution, with fine grain."""
     planes = np.empty((2, *shape), dtype=np.float32)
-    grain = 1 + 0.16 * periodic_noise(rng, (_STRIP_PX, 1024), (1.3, 1.3))
+    fine, coarse = 0.4 / domain.mpp, 1.2 / domain.mpp
+    grain = 0.11 * periodic_noise(rng, (_STRIP_PX, 1024), (fine, fine))
+    grain += 1 + 0.09 * periodic_noise(rng, (_STRIP_PX, 1024), (coarse, coarse))
     grain = np.tile(grain, (1, shape[1] // 1024 + 1))[:, : shape[1]]
     for plane, ground in zip(planes, (tissue.haematoxylin, tissue.eosin), strict=True):
         scale = ground.shape[0] / shape[0]

@@ -15,24 +15,30 @@ from mitoray.phantom.sprites import Sheet, Sprite, inside
 
 def _dying(sheet: Sheet, domain: PhantomDomain, globules: Field, rng: np.random.Generator) -> Sprite:
     """Smooth dark globules in shrunken, glowing pink cytoplasm with a halo around it."""
-    outline = sheet.ellipse((0, 0), (rng.uniform(4.6, 5.8), rng.uniform(4.0, 5.0)), rng.uniform(0, np.pi), 0.06)
+    outline = sheet.ellipse((0, 0), (rng.uniform(4.4, 6.2), rng.uniform(3.8, 5.2)), rng.uniform(0, np.pi), 0.1)
     cytoplasm = inside(outline, 0.7)
-    halo = inside(outline - rng.uniform(1.2, 2.2), 1.2)
+    # The cell has shrunk away from its neighbours, more on one side than on the other.
+    aside = rng.normal(0, 0.8, 2)
+    halo = inside(sheet.ellipse((aside[0], aside[1]), (6.6, 6.0), rng.uniform(0, np.pi), 0.08), 1.4)
+    halo = np.maximum(halo * rng.uniform(0.35, 0.9), cytoplasm)
     return sheet.sprite(
-        domain.scanner.blur_um,
-        keep_h=1 - 0.9 * halo,
-        add_h=rng.uniform(1.35, 1.8) * globules + 0.06 * cytoplasm,
-        keep_e=1 - 0.85 * halo,
-        add_e=rng.uniform(0.6, 0.85) * cytoplasm * (1 - 0.5 * globules),
+        domain.scanner.blur_um * rng.uniform(1.0, 1.5),
+        keep_h=1 - 0.95 * halo,
+        add_h=rng.uniform(1.2, 1.75) * globules + 0.08 * cytoplasm,
+        keep_e=1 - 0.95 * halo,
+        add_e=(rng.uniform(0.42, 0.68) + 0.04 * sheet.grain(1.0)) * cytoplasm * (1 - 0.5 * globules),
         chromatin=globules,
     )
 
 
 def _pyknotic(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
     sheet = Sheet(rng, 10.0, domain.mpp)
-    radius = rng.uniform(2.2, 3.2)
+    radius = rng.uniform(2.0, 3.3)
     return _dying(
-        sheet, domain, inside(sheet.ellipse((0, 0), (radius, radius * rng.uniform(0.85, 1)), 0, 0.02), 0.35), rng
+        sheet,
+        domain,
+        inside(sheet.ellipse((0, 0), (radius, radius * rng.uniform(0.75, 1)), rng.uniform(0, np.pi), 0.05), 0.35),
+        rng,
     )
 
 
@@ -49,13 +55,13 @@ def _apoptotic(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
 def _hyperchromatic(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
     long, short = rng.uniform(4.2, 6.8), rng.uniform(1.9, 2.9)
     sheet = Sheet(rng, long + 3, domain.mpp)
-    outline = sheet.ellipse((0, 0), (long, short), rng.uniform(0, np.pi), 0.08)
+    outline = sheet.ellipse((0, 0), (long, short), rng.uniform(0, np.pi), rng.uniform(0.05, 0.18))
     body = inside(outline, 0.4)
     return sheet.sprite(
         domain.scanner.blur_um,
         keep_h=1 - body,
         add_h=body
-        * np.clip(rng.uniform(1.05, 1.45) + 0.08 * sheet.grain(1.2), 0.5, 2)
+        * np.clip(rng.uniform(0.95, 1.4) + 0.1 * sheet.grain(1.2), 0.5, 2)
         * (0.85 + 0.15 * inside(-outline - 0.6)),
         keep_e=1 - 0.3 * body,
         add_e=0.1 * body,
@@ -83,7 +89,7 @@ def _pigment(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
     spread = rng.uniform(1.2, 2.4)
     for x, y, radius in zip(*rng.normal(0, spread, (2, 30)), rng.uniform(0.25, 0.7, 30), strict=True):
         grains = np.maximum(grains, inside(sheet.ellipse((x, y), (radius, radius)), 0.3))
-    return sheet.sprite(domain.scanner.blur_um, add_h=1.1 * grains, add_e=1.3 * grains, chromatin=grains)
+    return sheet.sprite(domain.scanner.blur_um, add_h=1.6 * grains, add_e=1.1 * grains, chromatin=grains)
 
 
 def _dark_lymphocyte(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:

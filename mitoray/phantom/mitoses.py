@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from mitoray.phantom.domains import PhantomDomain
 from mitoray.phantom.noise import Field
@@ -38,11 +39,11 @@ def _plate(
     place = np.linspace(-1, 1, max(5, int(length / 0.55)))
     arm = thickness * rng.uniform(0.55, 1.15, len(place)) * (1 - 0.25 * place**2)
     slant = rng.normal(0, 0.25, len(place))
-    x = bend * place**2 + rng.normal(0, 0.12, len(place)) * thickness
+    x = bend * place**2 + rng.normal(0, 0.1, len(place)) * thickness
     y = place * length / 2
     ends = np.stack([x - arm / 2, y - slant * arm, x + arm / 2, y + slant * arm], axis=1).reshape(-1, 2, 2)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    return np.column_stack([(ends @ turn + at).reshape(-1, 4), rng.uniform(0.8, 1.15, len(place))])
+    return np.column_stack([(ends @ turn + at).reshape(-1, 4), rng.uniform(0.9, 1.25, len(place))])
 
 
 def _late_prophase(rng: np.random.Generator) -> Rods:
@@ -156,26 +157,29 @@ def mitotic_figure(rng: np.random.Generator, domain: PhantomDomain, phase: str) 
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     ends = (rods[:, :4].reshape(-1, 2, 2) @ turn).reshape(-1, 4)
     sheet = Sheet(rng, 12.0, domain.mpp)
-    distance = sheet.rods(ends, rods[:, 4])
-    distance += 0.13 * sheet.grain(0.6)
-    chromatin = inside(distance, 0.7)
-    fuzz = 0.16 * np.exp(-np.clip(distance, 0, None) / 0.5)
-    h = chromatin * np.clip(rng.uniform(1.35, 1.75) + 0.12 * sheet.grain(0.8), 0.9, 2.2) + fuzz
+    # Arms that touch melt together; what sticks out stays ragged.
+    distance = ndimage.gaussian_filter(sheet.rods(ends, rods[:, 4]), 0.22 / domain.mpp)
+    distance += 0.16 * sheet.grain(0.7)
+    chromatin = inside(distance, 0.6)
+    fuzz = 0.2 * np.exp(-np.clip(distance, 0, None) / 0.45)
+    density = rng.uniform(1.2, 1.75)
     cell = _cell(sheet, rng, angle, split=phase == "telophase")
+    cytoplasm = inside(cell, 1.2)
+    pale = rng.uniform(0.3, 0.6)
     return sheet.sprite(
-        domain.scanner.blur_um,
-        keep_h=1 - 0.75 * cell,
-        add_h=h + 0.05 * cell,
-        keep_e=(1 - rng.uniform(0.3, 0.55) * cell) * (1 - 0.5 * chromatin),
-        add_e=0.06 * cell * (1 + 0.6 * sheet.grain(0.9)),
+        domain.scanner.blur_um * rng.uniform(1.0, 1.5),
+        keep_h=1 - 0.85 * cytoplasm,
+        add_h=chromatin * density * np.clip(1 + 0.09 * sheet.grain(0.9), 0.7, 1.3) + fuzz + 0.04 * cytoplasm,
+        keep_e=(1 - cytoplasm) * (1 - 0.5 * np.exp(-((cell / 0.6) ** 2))),
+        add_e=(0.27 * (1 - pale) + 0.035 * sheet.grain(0.9) + 0.06 * np.exp(-(((cell + 0.9) / 0.6) ** 2))) * cytoplasm,
         chromatin=chromatin,
     )
 
 
 def _cell(sheet: Sheet, rng: np.random.Generator, angle: float, *, split: bool) -> Field:
-    """The rounded cell around the chromatin (1 inside); in telophase two lobes with a furrow between them."""
+    """Distance from the outline of the rounded cell; in telophase it has two lobes with a furrow between them."""
     if not split:
-        return inside(sheet.ellipse((0, 0), (rng.uniform(7.0, 8.5), rng.uniform(6.2, 7.5)), angle, 0.04), 1.6)
-    axis = np.array([np.cos(angle), np.sin(angle)]) * 4.3
-    lobes = [sheet.ellipse((s * axis[0], s * axis[1]), (5.2, 5.2), 0.0, 0.04) for s in (-1, 1)]
-    return inside(np.minimum(*lobes), 1.4)
+        return sheet.ellipse((0, 0), (rng.uniform(7.2, 8.8), rng.uniform(6.4, 7.6)), angle, 0.04)
+    axis = np.array([np.cos(angle), np.sin(angle)]) * 4.4
+    lobes = [sheet.ellipse((side * axis[0], side * axis[1]), (5.3, 5.3), wobble=0.03) for side in (-1, 1)]
+    return np.minimum(*lobes)

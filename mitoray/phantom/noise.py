@@ -3,14 +3,16 @@
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
+from scipy import fft, ndimage
 
 Field = NDArray[np.float32]
 
 
 def periodic_noise(rng: np.random.Generator, shape: tuple[int, int], sigma_px: tuple[float, float]) -> Field:
     """Gaussian noise (float32, mean 0, sd 1) smoothed by `sigma_px` = (down, across), which tiles without a seam."""
-    noise = ndimage.gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma_px, mode="wrap")
+    noise = fft.rfft2(rng.standard_normal(shape, dtype=np.float32))
+    down, across = fft.fftfreq(shape[0])[:, None] * sigma_px[0], fft.rfftfreq(shape[1]) * sigma_px[1]
+    noise = fft.irfft2(noise * np.exp(-2 * np.pi**2 * (down**2 + across**2)).astype(np.float32), shape)
     return np.asarray((noise - noise.mean()) / noise.std(), dtype=np.float32)
 
 
@@ -25,7 +27,7 @@ def enlarge(field: Field, shape: tuple[int, int], rows: tuple[float, float] | No
     """The field stretched to `shape` = (height, width), smoothly; of a field's `rows` only if given."""
     height, width = field.shape
     top, bottom = rows or (0, height)
-    image = Image.fromarray(field)
+    image = Image.fromarray(np.asarray(field, dtype=np.float32))
     kind = Image.Resampling.BICUBIC if shape[1] > 4 * width else Image.Resampling.BILINEAR
     return np.asarray(image.resize((shape[1], shape[0]), kind, box=(0, top, width, bottom)), dtype=np.float32)
 

@@ -17,23 +17,22 @@ def tumour_nucleus(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
     outline = sheet.ellipse((0, 0), (long, short), angle, wobble=rng.uniform(0.02, 0.09))
     vesicular = np.clip(tumour.vesicular + rng.normal(0, 0.15), 0, 1)
     body = inside(outline, 0.5)
-    clumps = np.clip(sheet.grain(rng.uniform(0.5, 0.8)) + 0.4 * sheet.grain(1.6), -1.6, 2.2)
-    density = (0.62 - 0.26 * vesicular) * (1 + (0.18 + 0.2 * vesicular) * clumps)
-    rim = np.exp(-(((outline + 0.35) / 0.35) ** 2)) * (0.25 + 0.25 * vesicular) * (1 + 0.25 * clumps)
+    clumps = np.clip(0.9 * sheet.grain(rng.uniform(0.6, 1.0)) + 0.6 * sheet.grain(1.8), -1.7, 2.4)
+    density = (0.64 - 0.28 * vesicular) * (1 + (0.27 + 0.3 * vesicular) * clumps)
+    rim = np.exp(-(((outline + 0.3) / 0.38) ** 2)) * (0.28 + 0.3 * vesicular) * np.clip(1 + 0.4 * clumps, 0.3, 2)
     nucleoli = np.zeros_like(body)
-    for _ in range(rng.poisson(0.5 + 1.2 * vesicular)):
+    for _ in range(rng.poisson(0.6 + 1.2 * vesicular)):
         away, towards = long * 0.5 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-        radius = rng.uniform(0.4, 0.6 + 0.5 * vesicular)
+        radius = rng.uniform(0.45, 0.7 + 0.5 * vesicular)
         spot = sheet.ellipse((away * np.cos(towards), away * np.sin(towards)), (radius, radius * 0.9), towards, 0.1)
         nucleoli = np.maximum(nucleoli, inside(spot, 0.6) * rng.uniform(0.4, 0.7))
-    tint = rng.uniform(0.8, 1.2)
-    h = (np.clip(density, 0.1, None) + nucleoli) * body + rim * inside(outline - 0.6, 0.8)
+    tint = np.exp(rng.normal(0, 0.16))
     return sheet.sprite(
-        domain.scanner.blur_um,
-        keep_h=1 - 0.7 * body,
-        add_h=h * tint,
-        keep_e=1 - 0.55 * body,
-        add_e=0.10 * body + 0.25 * nucleoli,
+        domain.scanner.blur_um * rng.uniform(1.0, 1.5),
+        keep_h=1 - 0.8 * body,
+        add_h=((np.clip(density, 0.1, None) + nucleoli) * body + rim) * tint,
+        keep_e=1 - 0.4 * body,
+        add_e=0.1 * body + 0.2 * nucleoli,
     )
 
 
@@ -54,7 +53,7 @@ def lymphocyte(rng: np.random.Generator, domain: PhantomDomain) -> Sprite:
 
 def fibroblast(rng: np.random.Generator, domain: PhantomDomain, angle: float) -> Sprite:
     """A thin spindle nucleus that lies along `angle` (radians, from x towards y)."""
-    long, short = rng.uniform(5.0, 9.0), rng.uniform(0.8, 1.6)
+    long, short = rng.uniform(4.0, 8.5), rng.uniform(0.8, 2.0)
     sheet = Sheet(rng, long + 1.5, domain.mpp)
     outline = sheet.ellipse((0, 0), (long, short), angle, 0.06)
     body = inside(outline, 0.6)
