@@ -134,7 +134,8 @@ def _geometry(feature: dict[str, Any], record: int, source: str) -> list[list[np
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise BadLabels(f"{source}: feature {record} has no geometry of points ({error}). Correct it.") from error
     if not rings or not all(
-        polygon and all(ring.ndim == 2 and np.isfinite(ring).all() for ring in polygon) for polygon in rings
+        polygon and all(ring.ndim == 2 and ring.shape[1] == 2 and np.isfinite(ring).all() for ring in polygon)
+        for polygon in rings
     ):
         raise BadLabels(f"{source}: feature {record} has coordinates that are missing or not finite. Correct it.")
     return [[opened(ring) for ring in polygon] for polygon in rings] if form.endswith("Polygon") else rings

@@ -51,7 +51,7 @@ def write(table: pa.Table, path: Path, slide_suffix: str) -> None:
             )
             database.executemany(
                 "INSERT INTO Classes (uid, name, color) VALUES (?, ?, ?)",
-                [(n, kind, _COLOURS[n % len(_COLOURS)]) for kind, n in kinds.items()],
+                [(n, kind, _COLOURS[(n - 1) % len(_COLOURS)]) for kind, n in kinds.items()],
             )
             database.executemany(
                 "INSERT INTO Annotations (uid, slide, guid, type, agreedClass, description) VALUES (?, ?, ?, ?, ?, ?)",
