@@ -14,14 +14,19 @@ from mitoray.evaluation.matching import FloatArray, IntArray, Matching
 class Sweep:
     """Counts at every threshold that makes a difference, from the highest to the lowest.
 
-    thresholds: (k,) float64, falling; midway between two neighbouring scores, so that `score > threshold` is unmoved by
-    rounding. tp, fp: (k,) int64, of the detections above each. n_labels: mitotic figures in all.
+    scores: (k,) float64, the distinct scores, falling. tp, fp: (k,) int64, of the detections with at least that score.
+    n_labels: mitotic figures in all.
     """
 
-    thresholds: FloatArray
+    scores: FloatArray
     tp: IntArray
     fp: IntArray
     n_labels: int
+
+    @property
+    def thresholds(self) -> FloatArray:
+        """(k,) midway between each score and the next lower one, so that `score > threshold` is unmoved by rounding."""
+        return _below(self.scores)
 
     @property
     def precision(self) -> FloatArray:
@@ -33,17 +38,10 @@ class Sweep:
         """(k,) share of the labels that are found (sensitivity); NaN where there is none."""
         return _ratio(self.tp, np.full(len(self.tp), self.n_labels))
 
-    @property
-    def f1(self) -> FloatArray:
-        """(k,) 2 TP / (2 TP + FP + FN)."""
-        return _ratio(2 * self.tp, self.tp + self.fp + self.n_labels)
-
-    def at(self, thresholds: FloatArray) -> "Sweep":
-        """The counts at other thresholds, in any order."""
-        thresholds = np.asarray(thresholds, dtype=np.float64)
-        above = np.searchsorted(-self.thresholds, -thresholds, side="right")
-        tp, fp = np.append(0, self.tp)[above], np.append(0, self.fp)[above]
-        return Sweep(thresholds, tp, fp, self.n_labels)
+    def above(self, thresholds: FloatArray) -> tuple[IntArray, IntArray]:
+        """True and false positives of the detections with score > threshold, for any thresholds in any order."""
+        n_above = np.searchsorted(-self.scores, -np.asarray(thresholds, dtype=np.float64), side="left")
+        return np.append(0, self.tp)[n_above], np.append(0, self.fp)[n_above]
 
 
 class Detections:
@@ -58,7 +56,7 @@ class Detections:
         self._source = np.repeat(np.arange(len(scores)), sizes)[order]  # 2 × slide, and one more for a false positive
         self._labels = np.array([len(m.label_detection) for m in matchings], dtype=np.int64)
         self._last = np.flatnonzero(np.diff(joined, append=-np.inf))  # of each run of equal scores
-        self._thresholds = _below(joined[self._last])
+        self._scores = joined[self._last]
 
     def sweep(self, times: IntArray | None = None) -> Sweep:
         """Count over all slides, or with slide i taken `times[i]` times."""
@@ -66,7 +64,7 @@ class Detections:
         weight = times[self._source // 2]
         false = self._source % 2
         tp, fp = (np.cumsum(weight * kind)[self._last] for kind in (1 - false, false))
-        return Sweep(self._thresholds, tp, fp, int(times @ self._labels))
+        return Sweep(self._scores, tp, fp, int(times @ self._labels))
 
 
 def sweep(matchings: Sequence[Matching]) -> Sweep:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mitoray.evaluation.curves import Sweep
-from mitoray.evaluation.matching import FloatArray
+from mitoray.evaluation.matching import FloatArray, f1_score
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,12 @@ def best_threshold(counts: Sweep, grid: FloatArray | None = None) -> OperatingPo
     Exact: every threshold that makes a difference is tried. With `grid` only those given are, as papers do (MIDOG++:
     `np.arange(0.5, 1, 0.01)`).
     """
-    tried = counts if grid is None else counts.at(-np.sort(-np.asarray(grid, dtype=np.float64)))
-    if len(counts.thresholds) == 0 or len(tried.thresholds) == 0:
+    if len(counts.scores) == 0:
         return None
-    best = int(np.argmax(tried.f1))
-    tp, fp = int(tried.tp[best]), int(tried.fp[best])
-    return OperatingPoint(float(tried.thresholds[best]), tp, fp, counts.n_labels - tp, float(tried.f1[best]))
+    thresholds = counts.thresholds if grid is None else -np.sort(-np.asarray(grid, dtype=np.float64))
+    tp, fp = counts.above(thresholds)
+    judged = tp + fp + counts.n_labels
+    f1 = np.divide(2 * tp, judged, out=np.full(len(tp), -1.0), where=judged > 0)
+    best = int(np.argmax(f1))
+    n_true, n_false, n_missed = int(tp[best]), int(fp[best]), int(counts.n_labels - tp[best])
+    return OperatingPoint(float(thresholds[best]), n_true, n_false, n_missed, f1_score(n_true, n_false, n_missed))

@@ -1,4 +1,4 @@
-"""The counts published for the CMC-trained models on the eleven AMIDA test images of TUPAC16 (Aubreville et al. 2020)."""
+"""The counts published for the CMC-trained models on the 11 AMIDA test images of TUPAC16 (Aubreville et al. 2020)."""
 
 import sqlite3
 from contextlib import closing
