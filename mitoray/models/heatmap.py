@@ -114,6 +114,8 @@ class HeatmapDetector:
             )
         if not 0.0 <= threshold <= 1.0:
             raise BadOption(f"threshold {threshold} is outside [0, 1]")
+        if len(images) == 0:
+            return []
         size = max(1, _BAND_PX[self.device.type] // (images.shape[2] * images.shape[3]))
         return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
 

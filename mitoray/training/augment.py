@@ -1,14 +1,16 @@
 """Random changes of a batch that other scanners, stains and file formats would make."""
 
 from collections.abc import Callable
+from io import BytesIO
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch.nn import functional as F
-from torchvision.io import decode_jpeg, encode_jpeg
 
-from mitoray.training.patches import Batch
+from mitoray.training.patches import Patches
 
 _Change = Callable[[torch.Tensor, np.random.Generator], torch.Tensor]
 
@@ -18,7 +20,7 @@ _HED_FROM_RGB: Final = torch.tensor(
 """Stain amounts from optical densities: haematoxylin, eosin, DAB (Ruifrok and Johnston 2001)."""
 
 
-def augment(batch: Batch, rng: np.random.Generator) -> Batch:
+def augment(batch: Patches, rng: np.random.Generator) -> Patches:
     """The batch with new orientation, resolution, sharpness, stain, light and compression, each image on its own dice.
 
     Deterministic given `rng`. Same shapes and dtypes as the input.
@@ -30,7 +32,7 @@ def augment(batch: Batch, rng: np.random.Generator) -> Batch:
     x = _stain(x, rng)
     x = _light(x, rng)
     x = _some(x, 0.3, rng, _compress)
-    return Batch(x.round_().clamp_(0, 255).to(torch.uint8), centres)
+    return Patches(x.round_().clamp_(0, 255).to(torch.uint8), centres)
 
 
 def _turn(images: torch.Tensor, centres: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,8 +80,15 @@ def _blur(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 def _compress(x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     quality = rng.integers(40, 95, size=len(x))
-    coded = [encode_jpeg(image, int(q)) for image, q in zip(x.clamp(0, 255).to(torch.uint8), quality, strict=True)]
-    return torch.stack([decode_jpeg(data) for data in coded]).float()
+    pixels = x.clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    coded = np.stack([_through_jpeg(image, int(q)) for image, q in zip(pixels, quality, strict=True)])
+    return torch.from_numpy(coded).permute(0, 3, 1, 2).float()
+
+
+def _through_jpeg(image: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
+    file = BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 def _some(x: torch.Tensor, share: float, rng: np.random.Generator, change: _Change) -> torch.Tensor:

@@ -1,7 +1,9 @@
 """Trains a heat-map network: targets, loss and loop."""
 
 import logging
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import nn
 
 from mitoray.models.heatmap import STRIDE_PX, HeatmapDetector, HeatmapNet
 from mitoray.training.augment import augment
-from mitoray.training.patches import Batch
+from mitoray.training.patches import Patches
 
 log = logging.getLogger(__name__)
 
@@ -21,36 +23,52 @@ STD = (49.0, 54.0, 40.0)
 
 @dataclass(frozen=True)
 class Schedule:
-    """One cycle of AdamW (Smith and Topin 2018)."""
+    """One cycle of AdamW: the rate rises over the first 30 % and falls over the rest (Smith and Topin 2018).
 
-    steps: int = 1500
+    minutes: ends the training after this time instead of after `steps`, so that it is in time on a busy machine; the
+    numbers of such a training do not come again.
+    pause_at: shares of the training after which it pauses, to look for the network's mistakes.
+    """
+
+    steps: int = 1000
+    minutes: float | None = None
     learning_rate: float = 4e-3
     weight_decay: float = 0.02
-    view_px: int = 96
+    view_px: int = 80
+    pause_at: tuple[float, ...] = (0.4, 0.6, 0.8)
     seed: int = 0
+
+    def rate_at(self, progress: float) -> float:
+        """The learning rate after that share of the training."""
+        rise, start, end = 0.3, 1 / 25, 1e-4
+        low, way = (start, progress / rise) if progress < rise else (end, (1 - progress) / (1 - rise))
+        return self.learning_rate * (low + (1 - low) * (1 - math.cos(math.pi * way)) / 2)
 
 
 def train_heatmap(
-    draw: Callable[[np.random.Generator, int], Batch],
+    draw: Callable[[np.random.Generator, int], Patches],
     schedule: Schedule,
     *,
-    pauses: dict[int, Callable[[HeatmapNet], None]] | None = None,
+    at_pause: Callable[[HeatmapNet], None] | None = None,
 ) -> tuple[HeatmapNet, list[float]]:
-    """A trained network and its loss at each step. The same seed gives the same numbers on the same machine.
+    """A trained network and its loss at each step. The same seed and steps give the same numbers on the same machine.
 
     draw: gives a batch from a random generator and the side of a view in px.
-    pauses: called with the network before the step of that number, to mine mistakes with it.
+    at_pause: called with the network at each of the schedule's pauses.
     """
     rng = np.random.default_rng(schedule.seed)
     torch.manual_seed(schedule.seed)
     network = HeatmapNet().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=schedule.weight_decay)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, schedule.learning_rate, total_steps=schedule.steps)
-    losses = []
-    for step in range(schedule.steps):
-        if pauses and step in pauses:
-            pauses[step](network)
+    pauses = sorted(schedule.pause_at, reverse=True)
+    losses: list[float] = []
+    for progress in _progress(schedule):
+        if at_pause and pauses and progress >= pauses[-1]:
+            pauses.pop()
+            at_pause(network)
         network.train()
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate_at(progress)
         batch = augment(draw(rng, schedule.view_px), rng)
         logits = network(normalised(batch.images))
         loss = focal_loss(logits[:, 0], centre_targets(batch.centres_px, schedule.view_px))
@@ -58,11 +76,20 @@ def train_heatmap(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
-        cycle.step()
         losses.append(float(loss.detach()))
-        if step % 50 == 49:
-            log.info("step %d of %d: mean loss %.3f", step + 1, schedule.steps, np.mean(losses[-50:]))
+        if len(losses) % 50 == 0:
+            log.info("%3.0f %% done, step %d: mean loss %.3f", 100 * progress, len(losses), np.mean(losses[-50:]))
     return network.eval(), losses
+
+
+def _progress(schedule: Schedule) -> Iterator[float]:
+    """The share of the training that is over, before each step."""
+    if schedule.minutes is None:
+        yield from (step / schedule.steps for step in range(schedule.steps))
+        return
+    started = time.monotonic()
+    while (share := (time.monotonic() - started) / (60 * schedule.minutes)) < 1:
+        yield share
 
 
 def normalised(images: torch.Tensor) -> torch.Tensor:

@@ -81,7 +81,7 @@ def test_a_missing_file_is_named(folder, missing):
 
 
 def test_a_missing_folder_is_a_bad_model(tmp_path):
-    with pytest.raises(BadModel, match="no weights.safetensors there"):
+    with pytest.raises(BadModel, match=r"no weights\.safetensors there"):
         load_bundle(str(tmp_path / "nowhere"))
 
 

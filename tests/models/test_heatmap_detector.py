@@ -1,0 +1,172 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from mitoray.errors import BadOption
+from mitoray.models import heatmap, load_bundle
+from mitoray.models.detector import suppress
+from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
+from mitoray.phantom import draw_patches
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_bundle("mitoray-s")
+
+
+@pytest.fixture(scope="module")
+def detector(shipped):
+    return shipped.detector()
+
+
+@pytest.fixture(scope="module")
+def images():
+    patches, _ = draw_patches("phantom-breast-a", n=2, size_px=512, seed=77)
+    return torch.from_numpy(patches).permute(0, 3, 1, 2)
+
+
+@pytest.fixture
+def plain(shipped):
+    """A detector with batch norms that are far from the identity."""
+    torch.manual_seed(0)
+    network = HeatmapNet().train()
+    for _ in range(3):
+        network(torch.rand(4, 3, 64, 64) * 3)
+    return network.eval()
+
+
+def around(points, low, high):
+    inside = ((points.xy_px >= low) & (points.xy_px < high)).all(axis=1)
+    order = np.lexsort(points.xy_px[inside].T)
+    return points.xy_px[inside][order], points.scores[inside][order]
+
+
+def test_fused_convolutions_give_the_heat_map_of_the_unfused(plain, images):
+    x = images.float() / 255
+    with torch.inference_mode():
+        unfused = plain(x)
+        fused = plain.fuse()(x)
+    assert unfused.std() > 0.01
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
+    torch.testing.assert_close(fused, unfused, rtol=0, atol=1e-4)
+
+
+def test_a_shift_of_the_image_shifts_the_points(detector, images):
+    # 16 px are a step of the coarsest features, so the answer is the same; 4 px are a cell of the heat-map.
+    here = detector.detect(images[:, :, 16:, 16:], 0.3)[0]
+    for shift, tolerance_px, tolerance in ((16, 0, 1e-4), (4, 4, 0.25)):
+        moved = detector.detect(images[:, :, 16 - shift :, 16 - shift :], 0.3)[0]
+        moved_xy, moved_scores = moved.xy_px - shift, moved.scores
+        xy, scores = around(here, 128, 368)
+        assert len(xy) >= 3
+        distances = np.linalg.norm(xy[:, None] - moved_xy[None], axis=2)
+        assert distances.min(axis=1).max() <= tolerance_px
+        np.testing.assert_allclose(moved_scores[distances.argmin(axis=1)], scores, atol=tolerance)
+
+
+def test_the_halo_is_context_enough(detector, images):
+    halo_px = round(detector.halo_um / detector.mpp)
+    whole = detector.heatmap(images)[:, 256 // 4 - 16 : 256 // 4 + 16, 256 // 4 - 16 : 256 // 4 + 16]
+    cut = slice(192 - halo_px, 320 + halo_px)
+    part = detector.heatmap(images[:, :, cut, cut])[:, halo_px // 4 : -halo_px // 4, halo_px // 4 : -halo_px // 4]
+    assert (whole - part).abs().max() < 0.05
+
+
+def test_an_image_scores_the_same_alone_and_in_a_batch(detector, images):
+    together = detector.detect(images, 0.1)
+    for image, points in zip(images, together, strict=True):
+        (alone,) = detector.detect(image[None], 0.1)
+        np.testing.assert_array_equal(alone.xy_px, points.xy_px)
+        np.testing.assert_allclose(alone.scores, points.scores, atol=1e-5)
+        assert len(points) > 3
+
+
+def test_bands_of_a_large_image_give_the_heat_map_of_the_whole(detector, images, monkeypatch):
+    whole = detector.heatmap(images)
+    monkeypatch.setitem(heatmap._BAND_PX, "cpu", 2 * 512 * 100)
+    assert len(list(detector._bands(images))) == 6
+    torch.testing.assert_close(detector.heatmap(images), whole, rtol=0, atol=1e-5)
+
+
+def test_blank_glass_and_darkness_have_no_figures(detector):
+    for grey in (0, 243, 255):
+        (points,) = detector.detect(torch.full((1, 3, 300, 200), grey, dtype=torch.uint8), 0.3)
+        assert len(points) == 0
+        assert points.xy_px.shape == (0, 2)
+
+
+def test_no_images_give_no_points(detector):
+    assert detector.detect(torch.empty(0, 3, 64, 64, dtype=torch.uint8), 0.5) == []
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 70), (65, 97), (128, 31)])
+def test_images_of_any_size_are_taken(detector, size):
+    image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    assert detector.heatmap(image).shape == (1, -(-size[0] // 4), -(-size[1] // 4))
+    (points,) = detector.detect(image, 0.0)
+    assert len(points) >= 1
+    assert (points.xy_px <= np.array(size[::-1]) - 1).all()
+
+
+def test_a_higher_threshold_keeps_exactly_the_points_above_it(detector, images):
+    all_points = detector.detect(images, 0.0)[0]
+    for threshold in (0.05, 0.3, 0.6):
+        points = detector.detect(images, threshold)[0]
+        kept = all_points.scores >= threshold
+        np.testing.assert_array_equal(points.xy_px, all_points.xy_px[kept])
+        assert 0 < kept.sum() < len(kept)
+
+
+def test_points_are_typed_ranked_and_apart(detector, images):
+    points = detector.detect(images, 0.0)[0]
+    assert points.xy_px.dtype == points.scores.dtype == np.float32
+    assert (np.diff(points.scores) <= 0).all()
+    assert points.scores.min() >= 0
+    assert points.scores.max() <= 1
+    distances = np.linalg.norm(points.xy_px[:, None] - points.xy_px[None], axis=2)
+    assert distances[~np.eye(len(points), dtype=bool)].min() > 25
+
+
+def test_a_lone_bright_cell_is_reported_at_its_pixel():
+    class Spot(HeatmapNet):
+        def forward(self, x):
+            logits = torch.full((len(x), 1, 16, 16), -5.0)
+            logits[:, :, 3, 7] = 2.0
+            return logits
+
+    cpu = torch.device("cpu")
+    spot = HeatmapDetector(Spot(), mpp=0.25, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), device=cpu)
+    (points,) = spot.detect(torch.zeros(1, 3, 64, 64, dtype=torch.uint8), 0.5)
+    assert points.xy_px.tolist() == [[28.0, 12.0]]
+    assert points.scores == pytest.approx(1 / (1 + np.exp(-2.0)))
+
+
+@pytest.mark.parametrize(
+    "images",
+    [torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8, dtype=torch.uint8), torch.zeros(1, 8, 8, 3, dtype=torch.uint8)],
+    ids=["float", "one image", "channels last"],
+)
+def test_other_arrays_are_a_bad_option(detector, images):
+    with pytest.raises(BadOption, match="a detector takes uint8"):
+        detector.detect(images, 0.5)
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
+def test_a_threshold_outside_its_range_is_a_bad_option(detector, threshold):
+    with pytest.raises(BadOption, match="outside"):
+        detector.detect(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), threshold)
+
+
+@given(st.data())
+def test_suppression_keeps_the_best_of_every_neighbourhood(data):
+    n = data.draw(st.integers(0, 30))
+    xy = data.draw(arrays(np.float32, (n, 2), elements=st.integers(0, 60).map(float)))
+    scores = data.draw(arrays(np.float32, n, elements=st.sampled_from([0.1, 0.2, 0.5, 0.9])))
+    kept = suppress(xy, scores, 10.0)
+    apart = np.linalg.norm(kept.xy_px[:, None] - kept.xy_px[None], axis=2) + 1e9 * np.eye(len(kept))
+    assert (apart > 10).all()
+    for point, score in zip(xy, scores, strict=True):
+        assert kept.scores[np.linalg.norm(kept.xy_px - point, axis=1) <= 10].max() >= score

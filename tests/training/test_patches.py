@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+import torch
+
+from mitoray.errors import BadOption
+from mitoray.training.material import held_out, padded, phantom_patches, read_real
+from mitoray.training.patches import Patches, Tissue, mixed
+
+RNG_SEED = 3
+
+
+def marked(n=5, size=40):
+    """Black patches with one white pixel each, which is the figure."""
+    rng = np.random.default_rng(0)
+    xy = rng.integers(0, size, (n, 2))
+    images = torch.zeros(n, 3, size, size, dtype=torch.uint8)
+    for image, (x, y) in zip(images, xy, strict=True):
+        image[:, y, x] = 255
+    return Patches(images, torch.from_numpy(xy).float()[:, None])
+
+
+def test_centres_follow_their_figures_into_the_views():
+    views = marked().views(50, 24, np.random.default_rng(RNG_SEED))
+    seen = 0
+    for image, ((x, y),) in zip(views.images, views.centres_px.long(), strict=True):
+        if 0 <= x < 24 and 0 <= y < 24:
+            assert image[0, y, x] == 255
+            seen += 1
+        else:
+            assert image.max() == 0
+    assert 10 <= seen < 50
+
+
+def test_a_figure_stands_anywhere_in_its_views():
+    patches = Patches(torch.zeros(1, 3, 40, 40, dtype=torch.uint8), torch.tensor([[[20.0, 20.0]]]))
+    views = patches.views(500, 24, np.random.default_rng(RNG_SEED))
+    assert len(torch.unique(views.centres_px.reshape(-1, 2), dim=0)) > 200
+
+
+def test_tissue_prefers_its_mistakes():
+    image = torch.zeros(3, 400, 600, dtype=torch.uint8)
+    image[:, 300, 500] = 255
+    tissue = Tissue(image)
+    rng = np.random.default_rng(RNG_SEED)
+    assert (tissue.views(100, 24, rng).images.amax((1, 2, 3)) == 255).sum() <= 5
+    tissue.mistakes_px = np.array([[500, 300]], np.float32)
+    views = tissue.views(100, 24, rng)
+    assert (views.images.amax((1, 2, 3)) == 255).sum() >= 50
+    assert views.centres_px.isnan().all()
+
+
+def test_a_mixed_batch_holds_each_source_in_turn():
+    grey = Tissue(torch.full((3, 64, 64), 7, dtype=torch.uint8))
+    batch = mixed((marked(), grey), (3, 4), 40, np.random.default_rng(1))
+    assert batch.images.shape == (7, 3, 40, 40)
+    assert (batch.images[3:] == 7).all()
+    assert batch.centres_px[:3].isfinite().all()
+
+
+def test_points_are_padded_by_owner():
+    points = padded(np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([2, 0, 2]), 4)
+    assert points.shape == (4, 2, 2)
+    assert points[2].tolist() == [[1, 2], [5, 6]]
+    assert points[0, 0].tolist() == [3, 4]
+    assert points.isfinite().all(dim=2).sum(dim=1).tolist() == [1, 0, 2, 0]
+
+
+def test_the_same_ids_are_held_out_whatever_their_order():
+    ids = [f"crop/{i}" for i in range(2000)]
+    out = held_out(ids)
+    assert 0.08 < out.mean() < 0.12
+    assert (held_out(ids[::-1]) == out[::-1]).all()
+
+
+@pytest.mark.parametrize("domain", ["phantom-breast-a", "phantom-neuroendocrine-a"], ids=["0.25 µm/px", "0.5 µm/px"])
+def test_phantom_figures_are_dark_at_their_centres_at_any_resolution(domain):
+    patches = phantom_patches(domain, 24, 128, 0.25, seed=5)
+    assert patches.images.shape == (24, 3, 128, 128)
+    darker = []
+    for image, centres in zip(patches.images.float(), patches.centres_px, strict=True):
+        for x, y in centres[centres.isfinite().all(dim=1)].round().int().tolist():
+            if 10 <= x < 118 and 10 <= y < 118:
+                darker.append(float(image[0, y - 8 : y + 9, x - 8 : x + 9].min() < image[0].median() - 30))
+    assert len(darker) >= 8
+    assert np.mean(darker) > 0.9
+
+
+def test_missing_material_is_named(tmp_path):
+    with pytest.raises(BadOption, match=r"atnorm-br\.parquet"):
+        read_real(tmp_path)
