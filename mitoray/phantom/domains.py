@@ -14,7 +14,7 @@ MAX_MPP: Final = 0.6
 class Stain:
     """What haematoxylin and eosin do to light, as optical densities per unit of stain (red, green, blue).
 
-    The unit vectors lie around those of Ruifrok and Johnston (2001), the factors scale how strongly a laboratory stains.
+    The vectors lie around those of Ruifrok and Johnston (2001); the strengths scale how dark a laboratory stains.
     """
 
     haematoxylin: tuple[float, float, float] = (0.62, 0.71, 0.33)

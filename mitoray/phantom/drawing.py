@@ -79,8 +79,8 @@ def draw_patches(domain: PhantomDomain | str, *, n: int, size_px: int, seed: int
     """Draw patches for training, from the domain's tissue with many more figures and imposters than on its slides.
 
     Returns images, (n, size_px, size_px, 3) uint8 after a JPEG round trip, and a label table: `LABELS` preceded by
-    `patch` (int32, index into the images), with `x_px, y_px` in px of the patch. A third of the patches are placed around
-    a figure and a third around an imposter, anywhere in the patch; the rest lie at random.
+    `patch` (int32, index into the images), with `x_px, y_px` in px of the patch. A third of the patches hold a figure
+    and a third an imposter, anywhere in them; the rest lie at random.
     """
     domain = domain_named(domain) if isinstance(domain, str) else domain
     if n < 1:
@@ -247,7 +247,8 @@ def _crowd(
 def _away(xy_um: NDArray[np.float64], slots: list[tuple[float, float]], distance_um: float) -> NDArray[np.float64]:
     if not slots:
         return xy_um
-    return xy_um[cKDTree(slots).query(xy_um)[0] > distance_um]
+    far = np.asarray(cKDTree(slots).query(xy_um)[0]) > distance_um
+    return xy_um[far]
 
 
 def _planes(rng: np.random.Generator, domain: PhantomDomain, tissue: Tissue, shape: tuple[int, int]) -> Field:
@@ -299,5 +300,10 @@ def _expose(rng: np.random.Generator, domain: PhantomDomain, planes: Field) -> N
 
 def _densities(stain: Stain) -> NDArray[np.float32]:
     """(3, 2) float32: natural-logarithmic optical density per channel of one unit of haematoxylin and of eosin."""
-    vectors = np.array([stain.haematoxylin, stain.eosin], dtype=np.float32).T
-    return vectors * np.float32([stain.haematoxylin_strength, stain.eosin_strength]) * np.float32(OPTICAL_DENSITY)
+    columns = (
+        (stain.haematoxylin, stain.haematoxylin_strength),
+        (stain.eosin, stain.eosin_strength),
+    )
+    return np.stack(
+        [np.multiply(vector, strength * OPTICAL_DENSITY, dtype=np.float32) for vector, strength in columns], 1
+    )

@@ -37,4 +37,4 @@ def sample(field: Field, xy_um: NDArray[np.float64], extent_um: tuple[float, flo
     height, width = field.shape
     rows = np.clip((xy_um[:, 1] / extent_um[0] * height).astype(int), 0, height - 1)
     columns = np.clip((xy_um[:, 0] / extent_um[1] * width).astype(int), 0, width - 1)
-    return field[rows, columns]
+    return np.asarray(field[rows, columns])

@@ -14,6 +14,9 @@ GRID_UM: Final = 0.5
 MAP_UM: Final = 4.0
 """µm per sample of what changes slowly: the waves that decide where nests, stroma, fat and glass lie."""
 
+_BAND: Final = 256
+_TEXTURE_PX: Final = 1024
+
 
 @dataclass(frozen=True)
 class Tissue:
@@ -41,7 +44,8 @@ class Tissue:
         """Which of the (n, 2) points have tissue all around them, out to `radius_um`."""
         angles = np.linspace(0, 2 * np.pi, 8, endpoint=False)
         ring = radius_um * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        return np.logical_and.reduce([self.at(self.solid, xy_um + step) > 0.9 for step in (np.zeros(2), *ring)])
+        around = [self.at(self.solid, xy_um + step) > 0.9 for step in (np.zeros(2), *ring)]
+        return np.asarray(np.all(around, axis=0))
 
     @property
     def area_mm2(self) -> float:
@@ -68,40 +72,48 @@ def lay_tissue(
     heat = waves(scale * 1.6)
     nest = nest + 0.2 * waves(40)
     ripple_um = 5 * waves(50) + waves(14)
-    fibre, gap = _fibres(rng, enlarge(phase_um + ripple_um, shape))
+    phase = enlarge(phase_um + ripple_um, shape)
+    bundles, splits = _collagen(rng)
 
     cells, owner, border_um = _cells(rng, extent_um, shape, float(np.sqrt(1e6 / tumour.nuclei_per_mm2)))
     # A cell belongs to the nest or to the stroma as a whole, so that nests end at cell borders.
-    in_nest = (sample(nest, cells, extent_um) > 0).astype(np.float32)[owner]
-    tone = rng.standard_normal(len(cells), dtype=np.float32)[owner]
-    seam = np.clip(1.25 - border_um / tumour.cleft_um, 0, 1)
-    seam *= enlarge(np.clip(0.55 + 0.45 * waves(30), 0.1, 1), shape)
-    body = in_nest * (1 - 0.85 * seam)
-    in_stroma = (1 - in_nest) * (1 - gap)
+    is_tumour = (sample(nest, cells, extent_um) > 0).astype(np.float32)
+    tones = rng.standard_normal(len(cells), dtype=np.float32)
+    openness = enlarge(np.clip(0.55 + 0.45 * waves(30), 0.1, 1), shape)
 
     fatty = waves(min(200.0, short * 0.5))
     fatty = fatty - np.quantile(fatty, 1 - tumour.fat_share) - 2 * np.clip(nest, -0.15, 1) - 0.1
-    vacuole, wall = _fat(rng, extent_um, shape, fatty)
-    lumen = waves(60)
-    lumen = lumen - np.quantile(lumen, 0.985) - np.clip(0.5 - nest, 0, 1)
+    vacuoles, vacuole, wall_um = _cells(rng, extent_um, shape, 42.0)
+    is_fat = (sample(fatty, vacuoles, extent_um) > 0).astype(np.float32)
+    lumina = waves(60)
+    lumina = enlarge(12 * (lumina - np.quantile(lumina, 0.985) - np.clip(0.5 - nest, 0, 1)), shape)
     outline = np.ones(shape, dtype=np.float32)
     if glass:
         outside = _reach(map_shape) - 0.07 * waves(short / 3) - 4 / short * waves(25)
-        outline = np.clip(enlarge((0.88 - outside) * np.float32(short / 4), shape), 0, 1)
+        outline = np.clip(enlarge((0.88 - outside) * (short / 4), shape), 0, 1)
+    looseness = enlarge(np.clip(0.8 + 0.25 * waves(90), 0.35, 1.1), shape)
+    thickness = enlarge(1 + 0.07 * waves(180), shape)
 
-    solid = outline * (1 - np.maximum(vacuole, np.clip(enlarge(lumen * 12, shape), 0, 1)))
-    collagen = in_stroma * enlarge(np.clip(0.8 + 0.25 * waves(90), 0.35, 1.1), shape) * (0.36 + 0.14 * fibre)
-    thickness = solid * enlarge(1 + 0.07 * waves(180), shape)
-    return Tissue(
-        extent_um,
-        haematoxylin=thickness * (body * (0.15 + 0.035 * tone) + 0.03 * in_stroma),
-        eosin=np.maximum(thickness * (body * (0.27 + 0.045 * tone) + collagen), 0.3 * outline * wall),
-        solid=solid * (1 - 0.8 * gap * (1 - in_nest)),
-        nest=nest,
-        heat=heat,
-        slant=(np.gradient(phase_um, axis=1) / MAP_UM, np.gradient(phase_um, axis=0) / MAP_UM),
-        cells_um=cells,
-    )
+    haematoxylin, eosin, solid = np.empty((3, *shape), dtype=np.float32)
+    for top in range(
+        0, shape[0], _BAND
+    ):  # in bands, because arrays of the full size cost more to allocate than to fill
+        rows = slice(top, top + _BAND)
+        in_nest, tone = is_tumour[owner[rows]], tones[owner[rows]]
+        fibre, gap = _along(bundles, phase[rows], top), _along(splits, phase[rows], top)
+        seam = np.clip(1.25 - border_um[rows] / tumour.cleft_um, 0, 1) * openness[rows]
+        fat = is_fat[vacuole[rows]]
+        wall = fat * np.clip(1.4 - wall_um[rows] / 1.2, 0, 1)
+        filled = outline[rows] * (1 - np.maximum(fat - wall, np.clip(lumina[rows], 0, 1)))
+        body = in_nest * (1 - 0.85 * seam)
+        in_stroma = (1 - in_nest) * (1 - gap)
+        collagen = in_stroma * looseness[rows] * (0.36 + 0.14 * fibre)
+        stained = filled * thickness[rows]
+        haematoxylin[rows] = stained * (body * (0.15 + 0.035 * tone) + 0.03 * in_stroma)
+        eosin[rows] = np.maximum(stained * (body * (0.27 + 0.045 * tone) + collagen), 0.3 * outline[rows] * wall)
+        solid[rows] = filled * (1 - 0.8 * gap * (1 - in_nest))
+    slant = (np.gradient(phase_um, axis=1) / MAP_UM, np.gradient(phase_um, axis=0) / MAP_UM)
+    return Tissue(extent_um, haematoxylin, eosin, solid, nest, heat, slant, cells)
 
 
 def _reach(shape: tuple[int, int]) -> Field:
@@ -109,16 +121,6 @@ def _reach(shape: tuple[int, int]) -> Field:
     v = np.linspace(-1, 1, shape[0], dtype=np.float32)[:, None]
     u = np.linspace(-1, 1, shape[1], dtype=np.float32)
     return np.asarray((np.abs(u) ** 3 + np.abs(v) ** 3) ** (1 / 3), dtype=np.float32)
-
-
-def _fat(
-    rng: np.random.Generator, extent_um: tuple[float, float], shape: tuple[int, int], fatty: Field
-) -> tuple[Field, Field]:
-    """Vacuoles where `fatty` is above 0 (1 in their empty space), and the thin walls between them (1 in the wall)."""
-    cells, owner, border_um = _cells(rng, extent_um, shape, 42.0)
-    fat = (sample(fatty, cells, extent_um) > 0).astype(np.float32)[owner]
-    wall = fat * np.clip(1.4 - border_um / 1.2, 0, 1)
-    return fat - wall, wall
 
 
 def _cells(
@@ -156,20 +158,22 @@ def _cells(
     return np.stack([centre_x, centre_y], axis=-1).reshape(-1, 2).astype(np.float64), owner, border_um
 
 
-def _fibres(rng: np.random.Generator, phase_um: Field) -> tuple[Field, Field]:
-    """Collagen that runs along the contours of y + `phase_um`: its density (mean 0, sd 1) and the gaps in it."""
-    side = 1024
-    bundles = 0.7 * periodic_noise(rng, (side, side), (1.1, 14)) + 0.8 * periodic_noise(rng, (side, side), (4, 40))
-    splits = periodic_noise(rng, (side, side), (1.8, 22)) + periodic_noise(rng, (side, side), (8, 45))
+def _collagen(rng: np.random.Generator) -> tuple[Field, Field]:
+    """Two textures that tile, with fibres along x: their density (about 0), and the gaps between bundles (0 to 1)."""
+    shape = (_TEXTURE_PX, _TEXTURE_PX)
+    bundles = 0.7 * periodic_noise(rng, shape, (1.1, 14)) + 0.8 * periodic_noise(rng, shape, (4, 40))
+    splits = periodic_noise(rng, shape, (1.8, 22)) + periodic_noise(rng, shape, (8, 45))
+    return bundles, np.clip((splits - 1.9) * 2.0, 0, 1)
+
+
+def _along(texture: Field, phase_um: Field, top: int) -> Field:
+    """The texture, its fibres bent along the contours of y + `phase_um`, for a band of rows that starts at `top`."""
     height, width = phase_um.shape
-    down = np.arange(height, dtype=np.float32)[:, None] + phase_um / np.float32(GRID_UM)
+    down = np.arange(top, top + height, dtype=np.float32)[:, None] + phase_um / np.float32(GRID_UM)
     row = np.floor(down)
     part = down - row
-    first = (row.astype(np.int32) & (side - 1)) * side + (np.arange(width, dtype=np.int32) & (side - 1))
-    second = (first + side) & (side * side - 1)
-
-    def along(texture: Field) -> Field:
-        values = texture.ravel()
-        return values[first] * (1 - part) + values[second] * part
-
-    return along(bundles), along(np.clip((splits - 1.9) * 2.0, 0, 1))
+    last = _TEXTURE_PX - 1
+    first = (row.astype(np.int32) & last) * _TEXTURE_PX + (np.arange(width, dtype=np.int32) & last)
+    second = (first + _TEXTURE_PX) & (texture.size - 1)
+    values = texture.ravel()
+    return np.asarray(values[first] * (1 - part) + values[second] * part, dtype=np.float32)

@@ -62,4 +62,4 @@ def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape[0] // _STEP, image.shape[1] // _STEP
     blocks = image[: height * _STEP, : width * _STEP].reshape(height, _STEP, width, _STEP, 3)
     rows = blocks.sum(axis=1, dtype=np.uint16)
-    return ((rows.sum(axis=2, dtype=np.uint16) + _STEP**2 // 2) // _STEP**2).astype(np.uint8)
+    return np.asarray((rows.sum(axis=2, dtype=np.uint16) + _STEP**2 // 2) // _STEP**2, dtype=np.uint8)
