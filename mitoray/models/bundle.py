@@ -51,15 +51,14 @@ class Metric(BaseModel):
     data: Literal["phantom", "real crops", "real tissue"]
 
 
-class Bundle(BaseModel):
-    """A trained model and what is known of it.
+class Card(BaseModel):
+    """What bundle.json holds, all of it and nothing else.
 
-    mpp: µm per pixel of its input. threshold: score from which a detection counts; thresholds: the same by domain.
-    digest: sha256, hex, over weights.safetensors followed by bundle.json. weights: the network's state by name.
+    mpp: µm per pixel of the input. threshold: score from which a detection counts; thresholds: the same by domain.
     """
 
     model_config = _STRICT
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     architecture: str
     mpp: Annotated[float, Field(ge=0.1, le=2)]
@@ -68,6 +67,15 @@ class Bundle(BaseModel):
     normalisation: Normalisation
     training: Training
     metrics: tuple[Metric, ...]
+
+
+class Bundle(Card):
+    """A trained model and what is known of it.
+
+    digest: sha256, hex, over weights.safetensors followed by bundle.json. weights: the network's state by name.
+    """
+
+    schema_version: Literal[1] = SCHEMA_VERSION
     digest: str = Field(default="", exclude=True)
     weights: Mapping[str, torch.Tensor] = Field(default_factory=dict, exclude=True, repr=False)
 
@@ -111,16 +119,16 @@ def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: 
 def parse_bundle(weights: bytes, card: bytes, where: str) -> Bundle:
     """The bundle in the two files' bytes; `where` names it in errors. Raises BadModel."""
     try:
-        bundle = Bundle.model_validate_json(card)
+        known = Card.model_validate_json(card)
     except ValidationError as error:
         raise BadModel(f"{where}: {CARD_FILE} is not valid: {_faults(error)}") from error
-    _check_architecture(bundle.architecture, where)
+    _check_architecture(known.architecture, where)
     try:
         state = safetensors.torch.load(weights)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadModel(f"{where}: {WEIGHTS_FILE} is truncated or not safetensors ({error}); copy it again") from error
-    _check_weights(state, bundle.architecture, where)
-    return bundle.model_copy(update={"digest": digest(weights, card), "weights": state})
+    _check_weights(state, known.architecture, where)
+    return Bundle(**dict(known), digest=digest(weights, card), weights=state)
 
 
 def digest(weights: bytes, card: bytes) -> str:

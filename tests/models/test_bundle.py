@@ -127,6 +127,7 @@ def test_an_unknown_architecture_is_refused_and_the_known_are_named(folder):
         {"metrics": [{"name": "F1", "value": 0.9, "data": "hearsay"}]},
         {"name": "../up"},
         {"extra": "field"},
+        {"digest": "0" * 64},
     ],
     ids=lambda changes: json.dumps(changes)[:40],
 )
@@ -136,11 +137,12 @@ def test_a_card_is_validated_strictly(folder, changes):
         load_bundle(str(folder))
 
 
-def test_a_card_that_lacks_a_field_is_refused(folder):
+@pytest.mark.parametrize(("field", "message"), [("mpp", "mpp: Field required"), ("schema_version", "not 1")])
+def test_a_card_that_lacks_a_field_is_refused(folder, field, message):
     card = json.loads((folder / "bundle.json").read_text())
-    del card["mpp"]
+    del card[field]
     (folder / "bundle.json").write_text(json.dumps(card))
-    with pytest.raises(BadModel, match="mpp: Field required"):
+    with pytest.raises(BadModel, match=message):
         load_bundle(str(folder))
 
 
