@@ -48,6 +48,10 @@ class Describe:
         known = [name for name in COUNTS.names if pa.types.is_string(COUNTS.field(name).type)]
         if unknown := [name for name in self.by.split(",") if name not in known]:
             raise BadOption(f"--by cannot group by {', '.join(unknown)}. Known are {', '.join(known)}.")
+        if self.by != "domain" and not self.cases:
+            raise BadOption(f"--by {self.by} needs --cases: an annotation file knows at most the domain.")
+        if self.figure and self.figure.suffix not in (".png", ".pdf", ".svg"):
+            raise BadOption(f"--figure {self.figure} must end in .png, .pdf or .svg.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,8 +17,8 @@ def expert_agreement(labels: pa.Table, by: str = "domain") -> pa.Table:
     labels: schema `LABELS`; those with fewer than two votes, or of a kind that does not count, are left out. The first
     two votes are the two experts', the next one is the third expert's, who decides where they disagree. Gives per value
     of the column `by`: `labels` (int); of these the shares `both_mitotic, both_imposter, disagreed`; of the disagreed
-    the third expert's `third_mitotic, third_imposter` (null without any); of all `final_mitotic, final_imposter`. All
-    shares are 0 to 1. Raises BadLabels if nothing is rated.
+    the third expert's `third_mitotic, third_imposter` (null without any); of all `final_mitotic, final_imposter`; and
+    `cohen_kappa` of the two experts. Shares are 0 to 1. Raises BadLabels if nothing is rated.
     """
     groups: dict[Any, list[tuple[str, list[str]]]] = {}
     for group, kind, votes in zip(*(labels[name].to_pylist() for name in (by, "kind", "votes")), strict=True):
@@ -42,8 +42,7 @@ def cohen_kappa(labels: pa.Table, first: str, second: str) -> float:
     ]
     if not pairs:
         raise BadLabels(f"No label has a vote of both {first!r} and {second!r}. Name raters as the votes do.")
-    ours, theirs = zip(*pairs, strict=True)
-    return float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else float("nan")
+    return _kappa(pairs)
 
 
 def fleiss_kappa(counts: np.ndarray) -> float:
@@ -52,7 +51,7 @@ def fleiss_kappa(counts: np.ndarray) -> float:
     counts: (items, kinds) int, how many raters gave an item a kind; every item has the same number of raters, two or
     more. -1 to 1; NaN if all raters always gave one kind. Raises BadLabels.
     """
-    raters = counts.sum(axis=1)
+    raters = counts.sum(axis=-1)
     if counts.ndim != 2 or not len(counts) or (raters != raters[0]).any() or raters[0] < 2:
         raise BadLabels("Fleiss' kappa needs items that all have the same number of votes, two or more. Select these.")
     n = float(raters[0])
@@ -82,7 +81,13 @@ def _shares(rated: list[tuple[str, list[str]]]) -> dict[str, float | int | None]
         "third_imposter": _share(vote == imposter for vote in third),
         "final_mitotic": _share(kind == mitotic for kind, _ in rated),
         "final_imposter": _share(kind == imposter for kind, _ in rated),
+        "cohen_kappa": _kappa([(votes[0], votes[1]) for _, votes in rated]),
     }
+
+
+def _kappa(pairs: list[tuple[str, str]]) -> float:
+    ours, theirs = zip(*pairs, strict=True)
+    return float(cohen_kappa_score(ours, theirs)) if len({*ours, *theirs}) > 1 else float("nan")
 
 
 def _share(hits: Iterable[bool]) -> float | None:

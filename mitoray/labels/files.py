@@ -33,10 +33,10 @@ def read_labels(
 ) -> pa.Table:
     """Labels of an annotation file, in the schema `LABELS`.
 
-    uri: a path, an fsspec URI, or a folder of QuPath GeoJSON files, one per slide. The `slide_id` is the slide's file
-    name without suffix. dialect: by default told from the content. dataset: fills the column where the file does not
-    say it. classes: the file's class names to kinds, beyond the names that `kind_of` knows. A box or outline counts as
-    its centre, also where it reaches past the image. Raises BadLabels, naming the record, for what cannot be read;
+    uri: a path, an fsspec URI, or a local folder of QuPath GeoJSON files, one per slide. The `slide_id` is the slide's
+    file name without suffix. dialect: by default told from the content. dataset: fills the column where the file does
+    not say it. classes: the file's class names to kinds, beyond the names that `kind_of` knows. A box or outline counts
+    as its centre, also where it reaches past the image. Raises BadLabels, naming the record, for what cannot be read;
     what is left out is logged with its count.
     """
     path, source = local_file(str(uri)), short_name(str(uri))

@@ -72,7 +72,7 @@ def read(path: Path, source: str, classes: Mapping[str, str] | None) -> pa.Table
 
 
 def write(table: pa.Table, path: Path) -> None:
-    """One point annotation per label. A path without suffix is a folder, with one file per slide.
+    """One point annotation per label. A path without suffix is a folder, with one file per slide; its other files stay.
 
     Raises BadLabels if one file should hold several slides: QuPath imports a file into the slide that is open.
     """
@@ -81,10 +81,15 @@ def write(table: pa.Table, path: Path) -> None:
         by_slide.setdefault(row["slide_id"], []).append(row)
     if path.suffix and len(by_slide) > 1:
         raise BadLabels(
-            f"{path.name} cannot hold {len(by_slide)} slides: QuPath needs a file per slide. Name a folder."
+            f"{path.name} cannot hold {len(by_slide)} slides: QuPath takes a file per slide. Name a folder."
         )
-    for slide_id, rows in by_slide.items() or [("", [])]:
-        with replacing(path if path.suffix else path / f"{quote(slide_id, safe=' ')}.geojson") as part:
+    if path.suffix:
+        files = {path: [row for rows in by_slide.values() for row in rows]}
+    else:
+        path.mkdir(parents=True, exist_ok=True)
+        files = {path / f"{quote(slide_id, safe=' ')}.geojson": rows for slide_id, rows in by_slide.items()}
+    for file, rows in files.items():
+        with replacing(file) as part:
             document = {"type": "FeatureCollection", "features": [_feature(row) for row in rows]}
             part.write_text(json.dumps(document), encoding="utf-8")
 

@@ -72,6 +72,8 @@ def open_database(path: Path, source: str) -> Iterator[sqlite3.Connection]:
     page_bytes, pages = int.from_bytes(header[16:18], "big"), int.from_bytes(header[28:32], "big")
     if path.stat().st_size < (65536 if page_bytes == 1 else page_bytes) * pages:  # SQLite's code for 65536
         raise BadLabels(f"{source} is cut short: it says it has {pages} pages. Fetch it again.")
+    if pending := [mark for mark in ("-wal", "-journal") if path.with_name(path.name + mark).is_file()]:
+        raise BadLabels(f"{source} has changes in {source}{pending[0]} that are not saved. Close SlideRunner first.")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
             database.row_factory = sqlite3.Row

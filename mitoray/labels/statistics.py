@@ -53,6 +53,8 @@ def describe(counts: pa.Table, by: Sequence[str] = ("domain",)) -> pa.Table:
 
 def _row(by: Sequence[str], key: tuple[str | None, ...], counts: pa.Table) -> dict[str, Any]:
     numbers = {kind: counts[kind].to_numpy() for kind in KINDS}
-    sums = {f"{kind}_sum": int(number.sum()) for kind, number in numbers.items()}
-    medians = {f"{kind}_median": float(np.median(number)) for kind, number in numbers.items() if len(number)}
-    return dict(zip(by, key, strict=True)) | {"cases": len(counts)} | sums | medians
+    row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"cases": len(counts)}
+    for kind, number in numbers.items():
+        row[f"{kind}_sum"] = int(number.sum())
+        row[f"{kind}_median"] = float(np.median(number)) if len(number) else None
+    return row

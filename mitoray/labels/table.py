@@ -69,6 +69,8 @@ def checked_labels(table: pa.Table, source: str) -> pa.Table:
     (kept: a figure cut by the upper or left edge may have its centre outside), of duplicates (dropped), of one place
     with two kinds (kept), and of kinds that do not count (kept).
     """
+    if missing := [name for name in LABELS.names if name not in table.column_names]:
+        raise BadLabels(f"{source}: the label table lacks the columns {', '.join(missing)}. Give it the schema LABELS.")
     table = pa.table([_without_blanks(table[name]) for name in LABELS.names], schema=LABELS)
     for name in ("slide_id", "kind"):
         _refuse(pc.is_null(table[name]), f"no {name}", source)

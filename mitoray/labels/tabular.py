@@ -68,6 +68,8 @@ def read_text_columns(path: Path, source: str) -> pa.Table:
     delimiter = max(",;\t", key=lambda mark: header.count(mark.encode()))
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
     names = [name.strip().strip('"') for name in header.decode("utf-8-sig", "replace").strip().split(delimiter)]
+    if len(set(names)) < len(names):
+        raise BadLabels(f"{source} has two columns of one name: {', '.join(names)}. Rename one.")
     convert = pyarrow.csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=[""], strings_can_be_null=True
     )

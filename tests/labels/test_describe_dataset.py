@@ -42,11 +42,11 @@ def test_the_table_the_agreement_and_the_figure_are_made(main, labels, tmp_path,
     assert main(["--labels", labels, "--figure", str(tmp_path / "counts.png")]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert lines[1:4] == [
-        ["dog", "2", "2", "1", "1.0", "0.5"],
-        ["cat", "1", "0", "1", "0.0", "1.0"],
-        ["total", "3", "2", "2", "0.0", "1.0"],
+        ["dog", "2", "2", "1.0", "1", "0.5"],
+        ["cat", "1", "0", "0.0", "1", "1.0"],
+        ["total", "3", "2", "0.0", "2", "1.0"],
     ]
-    assert ["cat", "1", "0.0000", "1.0000", "0.0000", "0.0000", "1.0000"] in lines
+    assert ["cat", "1", "0.0000", "1.0000", "0.0000", "0.0000", "1.0000", "nan"] in lines
     assert (tmp_path / "counts.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -54,15 +54,22 @@ def test_cases_name_the_groups(main, labels, tmp_path, capsys):
     (tmp_path / "cases.csv").write_text("slide_id,tumor,scanner\na,t1,s1\nb,t1,s2\nc,t2,s1\nd,t2,s1\n")
     assert main(["--labels", labels, "--cases", str(tmp_path / "cases.csv"), "--by", "tumor,scanner"]) == 0
     out = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert out[3] == ["t2", "s1", "2", "0", "1", "0.0", "0.5"]
+    assert out[3] == ["t2", "s1", "2", "0", "0.0", "1", "0.5"]
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--labels", "nowhere.json"], ["--labels", "x", "--by", "colour"], ["--labels", "x", "--odd", "1"]],
+    [
+        "",
+        "--labels nowhere.json",
+        "--labels x --by colour",
+        "--labels x --by tumor",
+        "--labels x --figure counts.txt",
+        "--labels x --odd 1",
+    ],
 )
 def test_bad_arguments_end_with_2(main, arguments, capsys):
-    assert main(arguments) == 2
+    assert main(arguments.split()) == 2
     assert capsys.readouterr().err
 
 

@@ -78,6 +78,7 @@ def test_shares_are_of_labels_and_the_thirds_of_the_disagreed():
         "third_imposter": 0.25,
         "final_mitotic": 0.625,
         "final_imposter": 0.375,
+        "cohen_kappa": 0.0,
     }
 
 

@@ -145,6 +145,14 @@ def test_a_database_of_something_else_is_refused(tmp_path):
         read_labels(tmp_path / "other")
 
 
+@pytest.mark.parametrize("mark", ["-wal", "-journal"])
+def test_changes_that_are_not_saved_are_not_passed_over(mark, tmp_path):
+    path = database(tmp_path / "labels", [(1, 1, 0, SPOT, 1, [(5, 6)])])
+    (tmp_path / f"labels{mark}").write_bytes(b"pending")
+    with pytest.raises(BadLabels, match="Close SlideRunner first"):
+        read_labels(path)
+
+
 def test_reading_never_writes_to_a_database_or_beside_it(tmp_path):
     path = database(tmp_path / "labels", [(1, 1, 0, SPOT, 1, [(5, 6)])])
     path.chmod(0o444)

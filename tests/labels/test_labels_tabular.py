@@ -61,8 +61,20 @@ def test_negative_coordinates_are_kept_and_counted(tmp_path, caplog):
     assert "1 labels have their centre left of or above the image" in caplog.text
 
 
-def test_a_table_without_rows_is_a_label_table(tmp_path):
-    assert read(tmp_path, "slide_id,x_px,y_px,kind\n").schema == LABELS
+@pytest.mark.parametrize("name", ["none.json", "none.sqlite", "none.geojson", "none.csv", "none.parquet"])
+def test_a_table_without_rows_is_written_and_read_as_a_label_table(name, tmp_path):
+    write_labels(LABELS.empty_table(), tmp_path / name)
+    assert read_labels(tmp_path / name) == LABELS.empty_table()
+
+
+def test_a_table_without_its_columns_is_not_written(tmp_path):
+    with pytest.raises(BadLabels, match="lacks the columns votes"):
+        write_labels(LABELS.empty_table().drop_columns(["votes"]), tmp_path / "labels.csv")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    with pytest.raises(BadLabels, match="two columns of one name"):
+        read(tmp_path, "slide_id,x_px,x_px,kind\n")
 
 
 def test_a_parquet_table_needs_only_its_four_columns(tmp_path):
