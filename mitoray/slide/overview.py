@@ -11,7 +11,7 @@ from PIL import Image
 from mitoray.errors import CorruptTile
 from mitoray.slide.pyramid import Level, TileIndex
 from mitoray.slide.tiles import WHITE
-from mitoray.slide.window import SAME_RESOLUTION, Window
+from mitoray.slide.window import FILTER, SAME_RESOLUTION, Window
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def overview(
         else:
             size = [max(1, round(edge / downsample)) for edge in (levels[0].width_px, levels[0].height_px)]
             box = (0, 0, levels[number].width_px / factor, levels[number].height_px / factor)
-            return np.asarray(reduced.resize((size[0], size[1]), Image.Resampling.BOX, box=box))
+            return np.asarray(reduced.resize((size[0], size[1]), FILTER, box=box))
     raise AssertionError("level 0 returns or raises")
 
 
@@ -48,7 +48,8 @@ def _reduced_level(
     """A level as means of factor × factor px, and the factor. Every tile is decoded once and dropped."""
     window = Window(number, level.width_px, level.height_px, 0, 0, level.width_px, level.height_px, None, (1, 1))
     indices = window.tile_indices(tiles.tile_format)
-    factor, together = _reduction(level, max(1, int(downsample / level.downsample)))
+    # Only half the way in whole steps: the resampling filter that follows needs something to average.
+    factor, together = _reduction(level, max(1, int(downsample / level.downsample / 2)))
     small = Image.new("RGB", (math.ceil(level.width_px / factor), math.ceil(level.height_px / factor)), "white")
     stack: list[NDArray[np.uint8]] = []
     failures = 0

@@ -1,0 +1,144 @@
+import logging
+import pickle
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from mitoray.errors import CorruptTile, EmptySlide, NotASlide, SlideForbidden, SlideNotFound, TruncatedSlide
+from mitoray.slide import Rect, open_slide
+from slide_writer import overwrite, stained, tile_span, write_svs
+
+
+@pytest.fixture(scope="module")
+def sound_slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sound") / "sound.svs"
+    write_svs(path, stained(1200, 1440), levels=3)
+    return path
+
+
+@pytest.fixture
+def slide_path(sound_slide, tmp_path):
+    return shutil.copy(sound_slide, tmp_path / "slide.svs")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(SlideNotFound, match=r"gone\.svs: no such file"):
+        open_slide(str(tmp_path / "gone.svs"))
+
+
+def test_a_file_of_no_bytes_is_named(tmp_path):
+    (tmp_path / "empty.svs").touch()
+    with pytest.raises(EmptySlide, match="0 bytes"):
+        open_slide(str(tmp_path / "empty.svs"))
+
+
+def test_a_folder_is_no_slide(tmp_path):
+    with pytest.raises(NotASlide, match="is a folder"):
+        open_slide(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "content", [b"slide_id,uri\n1,a.svs\n" * 99, b"II", b"\x89PNG\r\n\x1a\n" + bytes(99)], ids=["text", "two bytes", "png"]
+)
+def test_other_files_are_no_slides_whatever_their_name(tmp_path, content):
+    (tmp_path / "fake.svs").write_bytes(content)
+    with pytest.raises(NotASlide, match="no TIFF-based slide"):
+        open_slide(str(tmp_path / "fake.svs"))
+
+
+def test_a_jpeg_renamed_to_svs_is_no_slide(tmp_path):
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.svs", "JPEG")
+    with pytest.raises(NotASlide, match="no TIFF-based slide"):
+        open_slide(str(tmp_path / "photo.svs"))
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    path = tmp_path / "locked.svs"
+    path.write_bytes(b"II*\0" + bytes(99))
+    path.chmod(0)
+    try:
+        path.read_bytes()
+    except PermissionError:
+        with pytest.raises(SlideForbidden, match="Check credentials and permissions"):
+            open_slide(str(path))
+    else:
+        pytest.skip("this user may read every file")
+
+
+@pytest.mark.parametrize("kept", [0.02, 0.2, 0.5, 0.8, 0.9, 0.97, 0.995, 0.9999])
+def test_a_slide_cut_short_anywhere_is_truncated(slide_path, kept):
+    data = slide_path.read_bytes()
+    slide_path.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(TruncatedSlide, match="Copy it again"):
+        open_slide(str(slide_path), mpp=0.25)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_header_whose_directory_lies_past_the_end_is_truncated(tmp_path, bigtiff):
+    path = tmp_path / "cut.tif"
+    tifffile.imwrite(path, stained(256, 256), bigtiff=bigtiff, tile=(128, 128), photometric="rgb")
+    overwrite(path, 8 if bigtiff else 4, struct.pack("<Q" if bigtiff else "<I", 1 << 30))
+    with pytest.raises(TruncatedSlide, match="before"):
+        open_slide(str(path), mpp=0.25)
+
+
+def test_tiles_past_the_end_of_the_file_are_a_truncation(slide_path):
+    with tifffile.TiffFile(slide_path) as tiff:
+        where = tiff.pages.first.tags["TileOffsets"].valueoffset
+    overwrite(slide_path, where, struct.pack("<I", 1 << 30))
+    with pytest.raises(TruncatedSlide, match="reach to byte"):
+        open_slide(str(slide_path))
+
+
+def test_a_corrupt_tile_costs_its_region_only(slide_path):
+    offset, size = tile_span(slide_path, tile=7)
+    overwrite(slide_path, offset, bytes(size))
+    with open_slide(str(slide_path)) as slide:
+        with pytest.raises(CorruptTile, match=r"slide\.svs: tile 7 of level 0, at x 240, y 240 px"):
+            slide.read_region(Rect(200, 200, 300, 300), 0.25)
+        region = slide.fetch_region(Rect(200, 200, 300, 300), 0.25)
+        with pytest.raises(CorruptTile, match="tile 7"):
+            slide.decode_region(region)
+        assert slide.read_region(Rect(500, 0, 600, 600), 0.25).std() > 5
+
+
+def test_an_overview_falls_back_to_a_finer_level(slide_path, caplog):
+    with open_slide(str(slide_path)) as slide:
+        sound = slide.thumbnail(2.0).astype(int)
+    for level in (2, 1):
+        offset, size = tile_span(slide_path, level=level)
+        overwrite(slide_path, offset, bytes(size))
+        with open_slide(str(slide_path)) as slide, caplog.at_level(logging.WARNING):
+            repaired = slide.thumbnail(2.0).astype(int)
+        assert f"falls back to level {level - 1}" in caplog.text
+        assert np.abs(repaired - sound).mean() <= 5
+
+
+def test_an_overview_of_a_slide_with_one_corrupt_tile_leaves_it_white(tmp_path):
+    path = tmp_path / "s.svs"
+    write_svs(path, stained(480, 480))
+    offset, size = tile_span(path, tile=3)
+    overwrite(path, offset, bytes(size))
+    with open_slide(str(path)) as slide:
+        overview = slide.thumbnail(2.0)
+        assert (overview[34:, 34:] == 255).all()
+        assert overview[:26, :26].mean() < 230
+
+
+def test_a_slide_whose_every_tile_is_corrupt_has_no_overview(tmp_path):
+    path = tmp_path / "s.svs"
+    write_svs(path, stained(480, 480))
+    for tile in range(4):
+        offset, size = tile_span(path, tile=tile)
+        overwrite(path, offset, bytes(size))
+    with open_slide(str(path)) as slide, pytest.raises(CorruptTile):
+        slide.thumbnail()
+
+
+def test_an_open_slide_is_not_sent_to_another_process(slide_path):
+    with open_slide(str(slide_path)) as slide, pytest.raises(TypeError, match="send its uri"):
+        pickle.dumps(slide)
