@@ -1,0 +1,139 @@
+"""Score a cohort of slides: detections, mitotic counts and hotspots, from disk or object storage.
+
+    python jobs/score_cohort.py                                            (the demo: six phantom slides)
+    python jobs/score_cohort.py --slides "s3://bucket/slides/*.svs" --output s3://bucket/out
+    python jobs/score_cohort.py --manifest cohort.csv --model models:/mitoray@champion --output out
+
+The same command again resumes a run, and tries again what failed. Exit status: 0 all slides scored, 2 bad arguments or
+manifest (nothing was started), 3 some slides failed or were scored in part (each is named), 1 anything else.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+# Under `uv run` Ray would copy the project and build a second environment for its workers; it would report usage; and
+# its core would print one line for each start of an actor.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+
+import pyarrow as pa
+import ray
+
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
+from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.report.text import as_text
+from mitoray.scoring import demo
+from mitoray.scoring.config import Cohort, Method, Resources
+from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
+from mitoray.scoring.pipeline import score_cohort
+from mitoray.scoring.run import Run
+from mitoray.scoring.storage import Folder
+
+DEMO_FOLDER: Final = Path("mitoray-demo")
+
+Group = TypeVar("Group")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score, and where to.
+
+    Args:
+        manifest: CSV or Parquet with slide_id, uri and, where known, case_id, domain, mpp (µm/px), tissue_uri (mask).
+        model: mitoray-s (shipped), a bundle's folder or URI, models:/name@alias or models:/name/version.
+        output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
+        storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
+            '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
+        log_level: debug, info, warning or error.
+    """
+
+    manifest: str | None = None
+    model: str = "mitoray-s"
+    output: str | None = None
+    storage_options: dict[str, Any] | None = None
+    log_level: str = "warning"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_job(lambda: run(argv), bad_input=(BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun))
+
+
+def run(argv: Sequence[str] | None) -> int:
+    parser = JobParser("score_cohort", __doc__.partition("\n")[0])
+    parser.add_argument(
+        "--slides", nargs="+", metavar="GLOB", help="slides by path, URI or glob, instead of a manifest"
+    )
+    for group in (Options, Method, Resources):
+        parser.add_class_arguments(group)
+    given = parser.parse_args(argv).as_dict()
+    options, method, resources = (_taken(group, given) for group in (Options, Method, Resources))
+    logging.getLogger().setLevel(options.log_level.upper())
+    is_demo = not (options.manifest or given["slides"] or options.output)
+    if is_demo:
+        print(f"Neither --manifest nor --slides is given: scoring the demo, {demo.N_SLIDES} phantom slides (--help).")
+        rows = demo.rows(DEMO_FOLDER)
+    else:
+        rows = _rows(options, given["slides"])
+    output = options.output or str(DEMO_FOLDER / "run")
+    scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options))
+    with _ray():
+        if is_demo:
+            draw = ray.remote(demo.draw)
+            ray.get([draw.remote(row, index) for index, row in enumerate(rows)])
+        slides = score_cohort(scoring, resources)
+    if is_demo:
+        print(as_text(demo.compare(slides, scoring.folder)))
+    return _told(slides, scoring.folder)
+
+
+def _taken(group: type[Group], given: dict[str, Any]) -> Group:
+    return group(**{field.name: given[field.name] for field in fields(group)})
+
+
+def _rows(options: Options, slides: list[str] | None) -> list[ManifestRow]:
+    if not options.output:
+        raise BadOption("Give --output, a folder or URI for the results.")
+    if bool(options.manifest) == bool(slides):
+        raise BadOption("Give either --manifest or --slides.")
+    if options.manifest:
+        return read_manifest(options.manifest, options.storage_options)
+    return manifest_from_globs(slides or [], options.storage_options)
+
+
+@contextmanager
+def _ray() -> Iterator[None]:
+    """Ray, on the cluster of this job or address, on one that runs here, or started for the purpose."""
+    if ray.is_initialized():
+        yield
+        return
+    ray.init(include_dashboard=False, logging_level=logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _told(slides: pa.Table, folder: Folder) -> int:
+    """Tell how it went, and every slide that failed by name; returns the exit status."""
+    rows = slides.to_pylist()
+    wanting = [row for row in rows if row["status"] != "scored"]
+    counts = [row["n_detections"] for row in rows if row["n_detections"] is not None]
+    area_mm2 = sum(row["tissue_mm2"] or 0.0 for row in rows)
+    print(f"{len(rows) - len(wanting)} of {len(rows)} slides scored whole: ", end="")
+    print(f"{sum(counts):,} mitotic figures in {area_mm2:,.2f} mm² of tissue.")
+    print(f"Results: {folder.shown} (slides.csv, slides/, detections/, geojson/, run.json)")
+    for row in wanting:
+        print(f"{row['status']}: {row['slide_id']!r}: {row['error']}", file=sys.stderr)
+    return PARTLY_FAILED if wanting else DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What all jobs share: options written with dashes, and exit statuses with a meaning."""
+
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from mitoray.errors import MitorayError
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+PARTLY_FAILED = 3
+
+EXIT_STATUS_HELP = (
+    "Exit status: 0 done, 2 bad arguments or input (nothing was started), 3 partly failed, 1 anything else."
+)
+
+
+class JobParser(ArgumentParser):
+    """A parser whose options are written with dashes: `--num-actors`; `--num_actors` is understood too.
+
+    Takes `--config FILE`, a YAML file of options, which options on the command line override.
+    """
+
+    def __init__(self, prog: str, description: str) -> None:
+        super().__init__(prog=prog, description=description, epilog=EXIT_STATUS_HELP)
+        self.add_argument("--config", action="config", help="YAML file with any of the options below")
+
+    def parse_args(self, args: Sequence[str] | None = None, *rest: Any, **options: Any) -> Namespace:  # type: ignore[override]
+        """Options from the command line; ends the process with status 2 where they are wrong."""
+        given = sys.argv[1:] if args is None else args
+        return super().parse_args([_with("-", "_", word) for word in given], *rest, **options)
+
+    def format_help(self, *formatter: Any) -> str:
+        """The help page, with dashes."""
+        return _dashed(super().format_help(*formatter))
+
+    def format_usage(self, *formatter: Any) -> str:
+        """The usage lines, with dashes."""
+        return _dashed(super().format_usage(*formatter))
+
+
+def _dashed(text: str) -> str:
+    return re.sub(r"(?<![\w-])--\w+", lambda option: _with("_", "-", option.group()), text)
+
+
+def _with(old: str, new: str, word: str) -> str:
+    """An option's name with one character for another; values, and what is no option, stay as they are."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    return f"--{name.replace(old, new)}{equals}{value}"
+
+
+def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]) -> int:
+    """The exit status of a job; errors that mitoray raises on purpose are told without a traceback.
+
+    bad_input: errors that mean that nothing was started.
+    """
+    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    try:
+        return job()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except bad_input as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except MitorayError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED

@@ -1,0 +1,1 @@
+"""Manifest, plan, score, reduce: the cohort pipeline on Ray Data."""

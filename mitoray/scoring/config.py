@@ -1,0 +1,161 @@
+"""What decides a run's results, and what only decides how fast they come."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, Literal
+
+from mitoray.errors import BadOption
+from mitoray.scoring.manifest import ManifestRow
+
+
+@dataclass(frozen=True)
+class Method:
+    """Settings that change results. An output folder belongs to one Method, one model and one manifest.
+
+    Args:
+        threshold: score from which a detection counts, 0 to 1; None takes the model's own, per domain where it has one.
+        candidate_threshold: lowest score written to `detections/`, for later threshold searches; None: the threshold.
+        region_um: side of a region's core, µm. 512 µm are 2,048 px at 0.25 µm/px.
+        nms_radius_um: of detections closer than this only the best stays, µm. 6.25 µm are 25 px at 0.25 µm/px
+            (Aubreville 2020).
+        hotspot_mm2: area of the circular field of view, mm² (Fick 2024).
+        hotspot_hpf_mm2: area of the 4:3 rectangular field of view, mm²; 2.37 mm² are 10 HPF (Aubreville 2020).
+    """
+
+    threshold: float | None = None
+    candidate_threshold: float | None = None
+    region_um: float = 512.0
+    nms_radius_um: float = 6.25
+    hotspot_mm2: float = 2.0
+    hotspot_hpf_mm2: float = 2.37
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "candidate_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < 1:
+                raise BadOption(f"{name} must lie between 0 and 1, not {value}.")
+        if self.threshold and self.candidate_threshold and self.candidate_threshold > self.threshold:
+            raise BadOption(
+                f"candidate_threshold ({self.candidate_threshold}) must not be above threshold ({self.threshold})."
+            )
+        for name, low, high in (
+            ("region_um", 64, 4096),
+            ("nms_radius_um", 1, 25),
+            ("hotspot_mm2", 0.01, 100),
+            ("hotspot_hpf_mm2", 0.01, 100),
+        ):
+            if not low <= getattr(self, name) <= high:
+                raise BadOption(f"{name} must lie between {low} and {high}, not {getattr(self, name)}.")
+
+    def threshold_for(self, domain: str | None, default: float, by_domain: Mapping[str, float]) -> float:
+        """The score from which detections count in a domain; `default` and `by_domain` are the model's."""
+        if self.threshold is not None:
+            return self.threshold
+        return by_domain.get(domain, default) if domain else default
+
+    def lowest_threshold(self, default: float, by_domain: Mapping[str, float]) -> float:
+        """The score from which candidates are kept at all; `default` and `by_domain` are the model's."""
+        counting = [default, *by_domain.values()] if self.threshold is None else [self.threshold]
+        return min(counting) if self.candidate_threshold is None else min(self.candidate_threshold, *counting)
+
+
+@dataclass(frozen=True)
+class Resources:
+    """Settings that change speed only.
+
+    Args:
+        num_actors: processes that hold the model; None takes one per GPU, or else one per `cpus_per_actor` CPUs.
+        num_gpus: GPUs per actor, fractions allowed; None takes 1 where the cluster has GPUs, else 0.
+        cpus_per_actor: threads of the network in each actor; None takes 1 on CPU, up to 4 beside a GPU.
+        read_threads: threads per actor that fetch and decode regions ahead of the network.
+        fetch: where compressed tiles are fetched: in the `actor` itself, or in a `stage` of CPU tasks of its own, which
+            pays where GPU nodes are short of CPU cores. Decoded pixels never leave the actor.
+        tile_cache_mb: decoded tiles kept per open slide, MB, so that neighbouring regions decode shared tiles once.
+    """
+
+    num_actors: int | None = None
+    num_gpus: float | None = None
+    cpus_per_actor: int | None = None
+    read_threads: int = 1
+    fetch: Literal["actor", "stage"] = "actor"
+    tile_cache_mb: int = 128
+
+    def __post_init__(self) -> None:
+        for name in ("num_actors", "cpus_per_actor", "read_threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadOption(f"{name} must be at least 1, not {value}.")
+        if self.num_gpus is not None and self.num_gpus < 0:
+            raise BadOption(f"num_gpus must not be negative, not {self.num_gpus}.")
+        if self.tile_cache_mb < 0:
+            raise BadOption(f"tile_cache_mb must not be negative, not {self.tile_cache_mb}.")
+
+    def placed(self, cpus: float, gpus: float) -> "Placement":
+        """What each actor asks for on a cluster of so many CPUs and GPUs."""
+        num_gpus = self.num_gpus if self.num_gpus is not None else min(gpus, 1.0)
+        threads = self.cpus_per_actor or (max(1, min(4, int(cpus / max(gpus, 1)))) if num_gpus else 1)
+        num_actors = self.num_actors or max(1, int(gpus / num_gpus if num_gpus else cpus / threads))
+        # The threads may use every core, but the reservation leaves one CPU for the tasks around the actors (Ray Data's
+        # checkpoint filter asks for a whole one): without it a small cluster would wait for itself forever.
+        share = min(1.0, (cpus - _RESERVED_CPUS) / (num_actors * threads))
+        return Placement(num_actors, num_gpus, threads, max(0.1, round(threads * share, 2)))
+
+
+_RESERVED_CPUS: Final = 1.3
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Scoring actors as placed on a cluster: `num_cpus` is what each reserves, `threads` what its network uses."""
+
+    num_actors: int
+    num_gpus: float
+    threads: int
+    num_cpus: float
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """What to score, with which model and method, and where the results go."""
+
+    rows: Sequence[ManifestRow]
+    model: str
+    output: str
+    method: Method = field(default_factory=Method)
+    storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Everything that a run's results follow from. Equal identities may share an output folder, others may not."""
+
+    model: str
+    model_digest: str
+    manifest_digest: str
+    n_slides: int
+    method: Method = field(default_factory=Method)
+
+    def record(self) -> dict[str, Any]:
+        """As `run.json` holds it."""
+        return asdict(self)
+
+    def difference(self, recorded: Mapping[str, Any]) -> list[str]:
+        """One line for each setting in which a recorded identity differs from this one; empty if they are the same."""
+        mine, theirs = _flat(self.record()), _flat(recorded)
+        # The model's name may differ for the same weights (an alias, a copy): its digest decides.
+        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key != "model"]
+        return [
+            f"{key}: was {theirs.get(key, 'not set')}, is {mine.get(key, 'not set')}"
+            for key in keys
+            if mine.get(key) != theirs.get(key)
+        ]
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,197 @@
+"""The slides of a cohort: read from a table or from globs, and checked before any work starts."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final
+from urllib.parse import quote
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, SlideError
+from mitoray.scoring.storage import options_for
+from mitoray.slide import redact
+
+COLUMNS: Final = ("slide_id", "uri", "case_id", "domain", "mpp", "tissue_uri")
+MAX_SLIDE_ID_BYTES: Final = 200
+SLIDE_SUFFIXES: Final = (".svs", ".tif", ".tiff", ".btf", ".ndpi", ".scn", ".qptiff", ".ome.tif", ".ome.tiff")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestRow:
+    """One slide of the cohort. `error` holds why it cannot be taken, found before its file is touched."""
+
+    slide_id: str
+    uri: str
+    case_id: str | None = None
+    domain: str | None = None
+    mpp: float | None = None
+    tissue_uri: str | None = None
+    error: SlideError | None = None
+
+
+def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) -> list[ManifestRow]:
+    """Rows of a CSV or Parquet manifest, in its order.
+
+    Needs the columns `slide_id, uri`; takes `case_id, domain, mpp` (µm/px) and `tissue_uri`. Relative slide paths are
+    relative to the manifest. Raises `BadManifest` where the table as a whole is unusable; a row that is wrong by itself
+    carries its error instead.
+    """
+    shown = redact(uri)
+    try:
+        with fsspec.open(uri, "rb", **options_for(uri, storage_options)) as file:
+            table = _read_table(file, parquet=PurePosixPath(uri).suffix.lower() in {".parquet", ".pq"})
+    except FileNotFoundError:
+        raise BadManifest(f"There is no manifest at {shown}. Check the path, or give --slides instead.") from None
+    except (OSError, pa.ArrowInvalid, ValueError) as error:
+        raise BadManifest(f"The manifest {shown} cannot be read as CSV or Parquet: {error}") from error
+    missing = [name for name in ("slide_id", "uri") if name not in table.column_names]
+    if missing:
+        raise BadManifest(
+            f"The manifest {shown} lacks the column {' and '.join(missing)}; it has {', '.join(table.column_names)}. "
+            "Needed are slide_id and uri; case_id, domain, mpp and tissue_uri are optional."
+        )
+    if table.num_rows == 0:
+        raise BadManifest(f"The manifest {shown} lists no slides.")
+    mpp = _numbers(table["mpp"], shown) if "mpp" in table.column_names else [None] * table.num_rows
+    text = {name: _strings(table, name) for name in COLUMNS if name != "mpp"}
+    base = uri.rpartition("/")[0]
+    rows = [
+        ManifestRow(
+            slide_id=text["slide_id"][i] or "",
+            uri=_resolved(text["uri"][i], base) or "",
+            case_id=text["case_id"][i],
+            domain=text["domain"][i],
+            mpp=mpp[i],
+            tissue_uri=_resolved(text["tissue_uri"][i], base),
+        )
+        for i in range(table.num_rows)
+    ]
+    return checked(rows)
+
+
+def manifest_from_globs(patterns: Sequence[str], storage_options: Mapping[str, Any] | None = None) -> list[ManifestRow]:
+    """One row per slide file that the paths, URIs or globs name; the `slide_id` is the file name without its suffix.
+
+    A pattern without wildcards stands for itself, so that a missing file is that slide's failure; a wildcard that
+    matches nothing raises `BadManifest`.
+    """
+    uris: list[str] = []
+    for pattern in patterns:
+        if not any(mark in pattern for mark in "*?[") or pattern.startswith(("http://", "https://")):
+            uris.append(pattern)
+            continue
+        filesystem, path = fsspec.url_to_fs(pattern, **options_for(pattern, storage_options))
+        found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
+        if not found:
+            raise BadManifest(
+                f"{redact(pattern)} matches no slide file ({', '.join(SLIDE_SUFFIXES)}). Quote globs so that the shell "
+                "leaves them alone."
+            )
+        remote = "://" in pattern
+        uris.extend(filesystem.unstrip_protocol(name) if remote else name for name in found)
+    return checked([ManifestRow(slide_id=slide_id_of(uri), uri=uri) for uri in dict.fromkeys(uris)])
+
+
+def checked(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
+    """The same rows, those with an unusable or doubly used `slide_id`, or without `uri`, carrying their error."""
+    rows = list(rows)
+    uses = Counter(row.slide_id for row in rows)
+    return [
+        ManifestRow(row.slide_id, row.uri, row.case_id, row.domain, row.mpp, row.tissue_uri, _row_error(row, uses))
+        for row in rows
+    ]
+
+
+def _row_error(row: ManifestRow, uses: Mapping[str, int]) -> SlideError | None:
+    problem = _slide_id_problem(row.slide_id)
+    if problem:
+        return InvalidSlideId(
+            f"slide_id {row.slide_id[:60]!r} {problem}. Rename it in the manifest: it names the slide's output files."
+        )
+    if uses[row.slide_id] > 1:
+        return DuplicateSlideId(
+            f"slide_id {row.slide_id!r} stands in {uses[row.slide_id]} rows of the manifest. None of them was scored: "
+            "give each slide its own slide_id."
+        )
+    if not row.uri:
+        return SlideError(f"Slide {row.slide_id!r} has no uri in the manifest.")
+    return None
+
+
+def _slide_id_problem(slide_id: str) -> str | None:
+    if not slide_id.strip():
+        return "is empty"
+    if len(file_stem(slide_id)) > MAX_SLIDE_ID_BYTES:
+        return f"is longer than {MAX_SLIDE_ID_BYTES} bytes"
+    if not slide_id.isprintable():
+        return "holds line breaks or control characters"
+    if "/" in slide_id or "\\" in slide_id or slide_id.startswith("."):
+        return "is not usable as a file name (it holds / or \\, or starts with a dot)"
+    return None
+
+
+def file_stem(slide_id: str) -> str:
+    """The slide's output file name without suffix: reversible percent-encoding of what file systems or URIs dislike."""
+    stem = quote(slide_id, safe=" ()+,=@")
+    return "%5F" + stem[1:] if stem.startswith("_") else stem
+
+
+def slide_id_of(uri: str) -> str:
+    """A slide_id from a path or URI: the file's name without suffix, query or folder."""
+    name = PurePosixPath(uri.partition("?")[0] if "://" in uri else uri).name
+    suffix = next(
+        (known for known in reversed(SLIDE_SUFFIXES) if name.lower().endswith(known)), PurePosixPath(name).suffix
+    )
+    return name[: len(name) - len(suffix)]
+
+
+def manifest_digest(rows: Iterable[ManifestRow]) -> str:
+    """SHA-256 of what the manifest says of its slides, free of credentials and order."""
+    lines = sorted(
+        json.dumps(
+            [r.slide_id, redact(r.uri), r.case_id, r.domain, r.mpp, redact(r.tissue_uri) if r.tissue_uri else None]
+        )
+        for r in rows
+    )
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _read_table(file: Any, *, parquet: bool) -> pa.Table:
+    if parquet:
+        return pq.read_table(file)
+    options = pacsv.ConvertOptions(
+        column_types={name: pa.string() for name in COLUMNS}, strings_can_be_null=True, null_values=["", "NA", "nan"]
+    )
+    parse = pacsv.ParseOptions(newlines_in_values=True)
+    return pacsv.read_csv(file, convert_options=options, parse_options=parse)
+
+
+def _strings(table: pa.Table, name: str) -> list[str | None]:
+    if name not in table.column_names:
+        return [None] * table.num_rows
+    values: list[str | None] = pc.cast(table[name], pa.string()).to_pylist()
+    return values
+
+
+def _numbers(column: pa.ChunkedArray, shown: str) -> list[float | None]:
+    try:
+        numbers: list[float | None] = pc.cast(column, pa.float64()).to_pylist()
+    except pa.ArrowInvalid as error:
+        raise BadManifest(
+            f"The column mpp of the manifest {shown} must hold µm per pixel as numbers: {error}"
+        ) from error
+    return numbers
+
+
+def _resolved(uri: str | None, base: str) -> str | None:
+    if not uri or not base or "://" in uri or uri.startswith("/"):
+        return uri
+    return f"{base}/{uri}"

@@ -1,0 +1,81 @@
+"""How far a run is: counted where the work happens, shown where a person looks."""
+
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from tqdm import tqdm
+
+_SECONDS_BETWEEN_LOG_LINES = 30.0
+
+
+class Tally:
+    """Counts of finished regions, per slide, with their area and the seconds of each stage."""
+
+    def __init__(self) -> None:
+        self._regions: Counter[str] = Counter()
+        self._seconds: Counter[str] = Counter()
+        self._failed = 0
+        self._mm2 = 0.0
+
+    def add(self, slide_id: str, mm2: float, failed: bool, seconds: Mapping[str, float]) -> None:
+        """One more region of `mm2`; `seconds` are what it took, by stage."""
+        self._regions[slide_id] += 1
+        self._mm2 += mm2
+        self._failed += failed
+        self._seconds.update(seconds)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything counted so far."""
+        return {
+            "regions": dict(self._regions),
+            "n_regions": self._regions.total(),
+            "n_failed_regions": self._failed,
+            "mm2": self._mm2,
+            "seconds": dict(self._seconds),
+        }
+
+
+class RegionBar:
+    """A bar over regions, with slides, mm²/s and time left. Where no terminal looks on, a line every half minute."""
+
+    def __init__(self, to_do: Mapping[str, int], done: Mapping[str, int], enabled: bool = True) -> None:
+        self._to_do = to_do
+        self._done = done
+        self._bar = _bar("scoring", "region", sum(to_do.values()), sum(done.values()), enabled)
+
+    def show(self, snapshot: Mapping[str, Any]) -> None:
+        """Move the bar to a Tally's snapshot."""
+        finished = sum(
+            self._done.get(slide_id, 0) + snapshot["regions"].get(slide_id, 0) >= count
+            for slide_id, count in self._to_do.items()
+        )
+        elapsed_s = max(self._bar.format_dict["elapsed"], 1e-9)
+        text = f"{finished}/{len(self._to_do)} slides, {snapshot['mm2'] / elapsed_s:.2f} mm²/s"
+        if snapshot["n_failed_regions"]:
+            text += f", {snapshot['n_failed_regions']} regions failed"
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update(self._bar.initial + snapshot["n_regions"] - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bar.close()
+
+
+def slide_bar(what: str, n_slides: int, enabled: bool = True) -> "tqdm[Any]":
+    """A bar over slides."""
+    return _bar(what, "slide", n_slides, 0, enabled and n_slides > 0)
+
+
+def _bar(what: str, unit: str, total: int, done: int, enabled: bool) -> "tqdm[Any]":
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        initial=done,
+        unit=unit,
+        desc=what,
+        disable=not enabled,
+        mininterval=0.5 if terminal else _SECONDS_BETWEEN_LOG_LINES,
+        dynamic_ncols=terminal,
+    )

@@ -1,0 +1,205 @@
+"""A run's folder: whose it is, what of it is done, and its record."""
+
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+import mitoray
+from mitoray.errors import OutputBelongsToAnotherRun
+from mitoray.models import Bundle, load_bundle
+from mitoray.scoring.config import Cohort, Identity
+from mitoray.scoring.manifest import manifest_digest
+from mitoray.scoring.results import SLIDES_TABLE
+from mitoray.scoring.schema import PLAN, REGIONS, SCORES
+from mitoray.scoring.storage import Folder
+from mitoray.slide import redact
+
+RECORD: Final = "run.json"
+PLANS: Final = "work/plan"
+REGION_TABLES: Final = "work/regions"
+SCORE_TABLES: Final = "work/scores"
+CHECKPOINT: Final = "work/checkpoint"
+ATTEMPTS: Final = "work/attempts"
+
+_OUTCOME: Final = ["slide_id", "x_px", "y_px", "status"]
+_TOTALS: Final = ("n_regions", "n_failed_regions", "n_detections", "tissue_mm2", "unscored_mm2")
+_AGAIN: Final = "~"
+
+
+class Run:
+    """One run configuration in its folder. Each start of the job on it is an attempt, numbered from 1."""
+
+    def __init__(
+        self, cohort: Cohort, bundle: Bundle, folder: Folder, identity: Identity, previous: Mapping[str, Any] | None
+    ) -> None:
+        self.cohort = cohort
+        self.bundle = bundle
+        self.folder = folder
+        self.identity = identity
+        self.attempt = len(folder.names(ATTEMPTS, ".json")) + 1
+        self._previous = previous
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    @classmethod
+    def claim(cls, cohort: Cohort) -> "Run":
+        """Take the cohort's output folder for it, or up again where an attempt on the same configuration stopped.
+
+        Starts nothing. Raises BadModel, and OutputBelongsToAnotherRun, with the settings that differ, where the folder
+        holds anything else.
+        """
+        bundle = load_bundle(cohort.model, cohort.storage_options)
+        folder = Folder.at(cohort.output, cohort.storage_options)
+        identity = Identity(
+            model=redact(cohort.model),
+            model_digest=bundle.digest,
+            manifest_digest=manifest_digest(cohort.rows),
+            n_slides=len(cohort.rows),
+            method=cohort.method,
+        )
+        try:
+            previous = folder.read_json(RECORD)
+        except FileNotFoundError:
+            if folder.exists("slides") or folder.exists("work"):
+                raise OutputBelongsToAnotherRun(
+                    f"{folder.shown} holds results without a {RECORD}. Choose another --output, or remove the folder."
+                ) from None
+            return cls(cohort, bundle, folder, identity, None)
+        difference = identity.difference(previous["identity"])
+        if difference:
+            listed = "\n  ".join(difference)
+            raise OutputBelongsToAnotherRun(
+                f"{folder.shown} holds a run with other settings:\n  {listed}\n"
+                "Give back the old settings to resume that run, or choose another --output."
+            )
+        return cls(cohort, bundle, folder, identity, previous)
+
+    # ---- the record
+
+    @property
+    def status(self) -> str:
+        """What the last attempt left: new, running (it was interrupted), incomplete (slides failed), or complete."""
+        return self._previous["status"] if self._previous else "new"
+
+    def write_record(self, status: str, **parts: Any) -> None:
+        """Write `run.json`."""
+        record = {
+            "status": status,
+            "started": self._previous["started"] if self._previous else self._started,
+            "updated": datetime.now(UTC).isoformat(timespec="seconds"),
+            "attempts": self.attempt,
+            "identity": self.identity.record(),
+            "code": code_version(),
+            "model": {"name": self.bundle.name, "mpp": self.bundle.mpp},
+            **parts,
+        }
+        self.folder.write_json(RECORD, record)
+
+    def finish(self, slides: pa.Table, **parts: Any) -> None:
+        """Write the final record: counts, and the actors' seconds by stage summed over all attempts."""
+        statuses = Counter(slides["status"].to_pylist())
+        totals = {name: pc.sum(slides[name]).as_py() or 0 for name in _TOTALS}
+        seconds: Counter[str] = Counter()
+        for name in self.folder.names(ATTEMPTS, ".json"):
+            seconds.update(self.folder.read_json(name)["seconds"])
+        self.write_record(
+            "complete" if set(statuses) <= {"scored"} else "incomplete",
+            counts={"slides": dict(statuses), **totals},
+            actor_seconds={stage: round(value, 2) for stage, value in sorted(seconds.items())},
+            **parts,
+        )
+
+    def write_attempt(self, tallied: Mapping[str, Any]) -> None:
+        """Keep what this attempt has done so far; one that is killed leaves its last writing."""
+        self.folder.write_json(f"{ATTEMPTS}/{self.attempt:04d}.json", {"started": self._started, **tallied})
+
+    def slides(self) -> pa.Table:
+        """The SLIDES table of a run that went to its end."""
+        return self.folder.read_table(SLIDES_TABLE)
+
+    # ---- the plan
+
+    def plans(self) -> dict[str, dict[str, Any]]:
+        """The latest PLAN row of each slide that was planned."""
+        return {row["slide_id"]: row for table in self.folder.tables(PLANS) for row in table.to_pylist()}
+
+    def write_plan(self, part: int, table: pa.Table) -> None:
+        """Keep the plans of some slides; later attempts override earlier ones."""
+        self.folder.write_table(f"{PLANS}/{self.attempt:04d}-{part:06d}.parquet", table.cast(PLAN))
+
+    def region_counts(self) -> Counter[str]:
+        """Number of REGIONS rows of each slide."""
+        tables = self.folder.tables(REGION_TABLES, ["slide_id"])
+        return Counter(slide_id for table in tables for slide_id in table["slide_id"].to_pylist())
+
+    def write_regions(self, tables: Sequence[pa.Table]) -> None:
+        """Keep the regions of newly planned slides."""
+        if tables:
+            self.folder.write_table(f"{REGION_TABLES}/{self.attempt:04d}.parquet", pa.concat_tables(tables))
+
+    # ---- the scores
+
+    def scored_counts(self) -> Counter[str]:
+        """Number of regions of each slide whose rows are safely written."""
+        names = [name for name in self.folder.names(CHECKPOINT, ".parquet") if not name.endswith(".pending.parquet")]
+        ids = (region_id for name in names for region_id in self.folder.read_table(name)["region_id"].to_pylist())
+        return Counter(region_id.rpartition("/")[0] for region_id in ids)
+
+    def score_files(self) -> list[str]:
+        """Names of the score tables."""
+        return self.folder.names(SCORE_TABLES, ".parquet")
+
+    def scores(self, slide_id: str, files: Sequence[str]) -> pa.Table:
+        """The SCORES rows of one slide, which those files hold."""
+        tables = (self.folder.read_table(name) for name in files)
+        own = [table.filter(pc.equal(table["slide_id"], slide_id)) for table in tables]
+        return pa.concat_tables(own).cast(SCORES) if own else SCORES.empty_table()
+
+    def queue_again(self) -> int:
+        """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""
+        scores = [row for table in self.folder.tables(SCORE_TABLES, _OUTCOME) for row in table.to_pylist()]
+        lost = {_place(row) for row in scores if row["status"] == "failed"}
+        lost -= {_place(row) for row in scores if row["status"] == "scored"}
+        regions = {_place(row): row for table in self.folder.tables(REGION_TABLES) for row in table.to_pylist()}
+        again = [
+            {**region, "region_id": f"{region['region_id'].partition(_AGAIN)[0]}{_AGAIN}{self.attempt}"}
+            for place, region in regions.items()
+            if place in lost
+        ]
+        if again:
+            table = pa.Table.from_pylist(again, schema=REGIONS)
+            self.folder.write_table(f"{REGION_TABLES}/{self.attempt:04d}-again.parquet", table)
+        return len(again)
+
+
+def _place(region: Mapping[str, Any]) -> tuple[str, int, int]:
+    return region["slide_id"], region["x_px"], region["y_px"]
+
+
+def code_version() -> dict[str, str | None]:
+    """Versions of mitoray (with its git commit where it runs from a checkout), Python and what decides the numbers."""
+    packages = ("torch", "ray", "tiffslide", "imagecodecs", "numpy")
+    return {
+        "mitoray": mitoray.__version__,
+        "git_commit": _git_commit(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def _git_commit() -> str | None:
+    # The last commit to this package: empty where it is installed and not checked out, even inside another checkout.
+    package = str(Path(mitoray.__file__).parent)
+    command = ["git", "-C", package, "log", "-1", "--format=%H", "--", package]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

@@ -1,0 +1,109 @@
+"""The run's folder, on disk or in object storage, through fsspec."""
+
+import io
+import json
+import posixpath
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from mitoray.slide import redact
+
+
+def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The storage options for one URI: they describe object storage, so local paths take none."""
+    remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
+    return dict(storage_options or {}) if remote else {}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder given by path or URI. Writing a file replaces it whole: no reader ever sees half of it."""
+
+    uri: str
+    filesystem: fsspec.AbstractFileSystem
+    root: str
+
+    @classmethod
+    def at(cls, uri: str, storage_options: Mapping[str, Any] | None = None) -> "Folder":
+        """The folder at a local path (made absolute) or URI; nothing is created yet."""
+        if "://" not in uri:
+            uri = str(Path(uri).resolve())
+        filesystem, root = fsspec.url_to_fs(uri, **options_for(uri, storage_options))
+        return cls(uri.rstrip("/"), filesystem, root.rstrip("/"))
+
+    @property
+    def shown(self) -> str:
+        """The folder's URI for people and records, without credentials."""
+        return redact(self.uri)
+
+    @property
+    def local(self) -> bool:
+        """Whether the folder lies on this machine's file system."""
+        return isinstance(self.filesystem, fsspec.implementations.local.LocalFileSystem)
+
+    @property
+    def arrow_filesystem(self) -> pafs.FileSystem:
+        """The same storage as pyarrow, and so Ray Data, wants it."""
+        return pafs.LocalFileSystem() if self.local else pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
+
+    def path(self, name: str) -> str:
+        """The path of a file within, as `filesystem` wants it."""
+        return posixpath.join(self.root, name)
+
+    def exists(self, name: str) -> bool:
+        """Whether the file or folder is there now."""
+        self.filesystem.invalidate_cache()
+        return bool(self.filesystem.exists(self.path(name)))
+
+    def names(self, name: str, suffix: str) -> list[str]:
+        """Paths (relative to this folder) of the files with that suffix directly in the subfolder `name`, sorted."""
+        self.filesystem.invalidate_cache()
+        try:
+            found = self.filesystem.ls(self.path(name), detail=False)
+        except FileNotFoundError:
+            return []
+        return sorted(posixpath.join(name, posixpath.basename(path)) for path in found if path.endswith(suffix))
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file: aside and renamed on disk; object storage shows an object only when it is complete."""
+        path = self.path(name)
+        self.filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
+        if self.local:
+            aside = f"{path}.part"
+            Path(aside).write_bytes(content)
+            Path(aside).replace(path)
+        else:
+            self.filesystem.pipe_file(path, content)
+
+    def read_bytes(self, name: str) -> bytes:
+        """The file's content; raises FileNotFoundError."""
+        return bytes(self.filesystem.cat_file(self.path(name)))
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file for people to read."""
+        self.write_bytes(name, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+    def read_json(self, name: str) -> Any:
+        """The JSON file's content; raises FileNotFoundError."""
+        return json.loads(self.read_bytes(name))
+
+    def write_table(self, name: str, table: pa.Table) -> None:
+        """Write a Parquet file."""
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        self.write_bytes(name, buffer.getvalue())
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """The Parquet file's table."""
+        return pq.read_table(io.BytesIO(self.read_bytes(name)), columns=columns)
+
+    def tables(self, name: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The tables of all Parquet files directly in the subfolder `name`, in name order."""
+        return (self.read_table(file, columns) for file in self.names(name, ".parquet"))
