@@ -18,14 +18,20 @@ from mitoray.errors import BadOption
 
 FloatArray = NDArray[np.float64]
 
-_BORDER: Final = 1.0 + 1e-9
+_BORDER: Final = 1.0 + 1e-8
 """Points this close to the border count as on it, so that a circle through two points holds both despite rounding."""
 
-_ENUMERABLE: Final = 32
+_FEW: Final = 32
 """Undecided points at which enumerating a cell costs less than quartering it."""
 
-_SMALLEST_CELL: Final = 1e-7
-"""In half-axes: below this, quartering would only follow rounding errors."""
+_MANY: Final = 128
+"""Undecided points at which enumerating the circles through pairs of them would cost too much memory."""
+
+_FINE_SIDE: Final = 1e-3
+"""Cells (in half-axes) so fine that many undecided points lie in rows, which quartering does not part."""
+
+_LEAST_SIDE: Final = 1e-9
+"""Cells (in half-axes) within whose centre's border tolerance every other centre of the cell is."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,6 @@ class _Search:
     def __init__(self, points: FloatArray, half_axes: FloatArray, shape: Literal["circle", "rectangle"]) -> None:
         points = points[np.lexsort(points.T)]  # the answer must not depend on the order the points came in
         self._points, self._norm, self._half_axes = points, _NORM[shape], half_axes
-        self._border_crossings = _circle_crossings if shape == "circle" else _square_crossings
         self._tree = cKDTree(points)
         self._centroid = points.mean(axis=0)
         self.best_centre, self.best_count, self._best_distance = points[0], 0, np.inf
@@ -131,6 +136,8 @@ class _Search:
     def _offer(self, centres: FloatArray, counts: NDArray[np.int64]) -> None:
         """Keep the best of these centres, which cover so many points each, if it beats the best so far."""
         distances = self._distance_um(centres)
+        if len(centres) == 0:
+            return
         first = np.lexsort((centres[:, 1], centres[:, 0], distances, -counts))[0]
         if (-counts[first], distances[first]) < (-self.best_count, self._best_distance):
             self.best_centre = centres[first]
@@ -152,27 +159,35 @@ class _Search:
             return cells
         counts = self._count(centres, 1.0)
         self._offer(centres, counts)
-        small = (bounds - counts <= _ENUMERABLE) | (side <= _SMALLEST_CELL)
         kept = self._may_win(bounds, centres, side)
-        cells, centres, bounds, small = cells[kept], centres[kept], bounds[kept], small[kept]
-        for centre, bound in zip(centres[small], bounds[small], strict=True):
-            if self._may_win(bound, centre[None], side)[0]:
-                self._enumerate(centre, side, reach)
+        if side <= _LEAST_SIDE:
+            return cells[:0]
+        cells, centres, bounds, counts = cells[kept], centres[kept], bounds[kept], counts[kept]
+        open_ = np.ones(len(cells), dtype=bool)
+        for i in np.flatnonzero((bounds - counts <= _FEW) | (side <= _FINE_SIDE)):
+            open_[i] = self._may_win(bounds[i], centres[i, None], side)[0] and not self._enumerate(
+                centres[i], side, reach
+            )
         corners = np.array([(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)]) * side
-        return (cells[~small][:, None] + corners).reshape(-1, 2)
+        return (cells[open_][:, None] + corners).reshape(-1, 2)
 
-    def _enumerate(self, centre: FloatArray, side: float, reach: float) -> None:
-        """Offer every centre in the cell at which the points covered can change, or the centroid can come nearest."""
+    def _enumerate(self, centre: FloatArray, side: float, reach: float) -> bool:
+        """Offer every centre in the cell at which the points covered can change, or the centroid can come nearest.
+
+        False, and nothing done, where the undecided points are too many.
+        """
         points = self._points[self._tree.query_ball_point(centre, (1 + reach) * _BORDER, p=self._norm)]
         undecided = np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / _BORDER
         certain = len(points) - undecided.sum()
         points, times = np.unique(points[undecided], axis=0, return_counts=True)
-        crossings = self._border_crossings(points, self._centroid)
-        candidates = np.concatenate([crossings, self._centroid[None], centre[None]])
-        candidates = candidates[np.abs(candidates - centre).max(axis=1) <= side / 2 + 1e-9]
-        offsets = candidates[:, None] - points
-        covered = np.linalg.norm(offsets, ord=self._norm, axis=2) <= _BORDER
+        if self._norm == 2 and len(points) > _MANY:
+            return False
+        window = (centre - side / 2 - _LEAST_SIDE, centre + side / 2 + _LEAST_SIDE)
+        crossings = _circle_crossings if self._norm == 2 else _square_crossings
+        candidates = crossings(points, self._centroid, window)
+        covered = np.linalg.norm(candidates[:, None] - points, ord=self._norm, axis=2) <= _BORDER
         self._offer(candidates, certain + covered @ times)
+        return True
 
 
 def _cells_near(points: FloatArray) -> FloatArray:
@@ -182,8 +197,8 @@ def _cells_near(points: FloatArray) -> FloatArray:
     return np.unique((occupied[:, None] + steps).reshape(-1, 2), axis=0)
 
 
-def _circle_crossings(points: FloatArray, origin: FloatArray) -> FloatArray:
-    """Crossings of the unit circles around the points, and each circle's nearest point to `origin`."""
+def _circle_crossings(points: FloatArray, origin: FloatArray, window: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """Crossings in the window of the unit circles around the points, their nearest points to `origin`, and that."""
     first, second = np.triu_indices(len(points), k=1)
     chord = points[second] - points[first]
     half_squared = (chord**2).sum(axis=1) / 4
@@ -195,11 +210,13 @@ def _circle_crossings(points: FloatArray, origin: FloatArray) -> FloatArray:
     outward = origin - points
     length = np.linalg.norm(outward, axis=1)
     nearest = points[length > 0] + outward[length > 0] / length[length > 0, None]
-    return np.concatenate([middle + sideways, middle - sideways, nearest])
+    centres = np.concatenate([middle + sideways, middle - sideways, nearest, origin[None]])
+    inside: FloatArray = centres[((centres >= window[0]) & (centres <= window[1])).all(axis=1)]
+    return inside
 
 
-def _square_crossings(points: FloatArray, origin: FloatArray) -> FloatArray:
-    """Crossings of the borders of the squares around the points with each other and with lines through `origin`."""
-    x = np.unique(np.concatenate([points[:, 0] - 1, points[:, 0] + 1, origin[:1]]))
-    y = np.unique(np.concatenate([points[:, 1] - 1, points[:, 1] + 1, origin[1:]]))
+def _square_crossings(points: FloatArray, origin: FloatArray, window: tuple[FloatArray, FloatArray]) -> FloatArray:
+    """Crossings in the window of the borders of the squares around the points, and of lines through `origin`."""
+    lines = [np.unique(np.concatenate([points[:, i] - 1, points[:, i] + 1, origin[i, None]])) for i in (0, 1)]
+    x, y = (line[(line >= window[0][i]) & (line <= window[1][i])] for i, line in enumerate(lines))
     return np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1).reshape(-1, 2)

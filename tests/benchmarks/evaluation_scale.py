@@ -1,7 +1,7 @@
 """Seconds and memory to judge one slide of very many detections: `python tests/benchmarks/evaluation_scale.py`.
 
-The slide has 100,000 × 100,000 px at 0.25 µm/px; four in five labels have one to three detections nearby, the rest of the
-detections lie anywhere. Detections are suppressed, matched by both rules, and their best threshold is searched.
+The slide has 100,000 × 100,000 px at 0.25 µm/px; four in five labels have one to three detections nearby, the other
+detections lie anywhere. They are suppressed, matched by both rules, and their best threshold is searched.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Seconds and memory for the hotspots of a slide with very many detections: `python tests/benchmarks/hotspot_scale.py`.
 
-Two slides of 20 × 20 mm: "even" has detections everywhere alike, the worst case for pruning, since every field is nearly
-as good as the best; "tumour" has hot and cold areas, as slides do.
+Two slides of 20 × 20 mm: "tumour" has hot and cold areas, as slides do; "even" has detections everywhere alike, which
+is the worst case for pruning, since every field is nearly as good as the best.
 """
 
 import argparse
@@ -39,7 +39,10 @@ def main() -> None:
             assert hotspot is not None
             assert hotspot.contains(points).sum() == hotspot.count
             peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"{slide.__name__:7s} {hotspot.shape:9s} {n} points: count {hotspot.count}, {seconds:.1f} CPU s, peak {peak_mib:.0f} MiB")
+            print(
+                f"{slide.__name__:7s} {hotspot.shape:9s} {n} points: count {hotspot.count}, "
+                f"{seconds:.1f} CPU s, peak {peak_mib:.0f} MiB"
+            )
 
 
 if __name__ == "__main__":

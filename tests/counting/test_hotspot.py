@@ -50,6 +50,7 @@ def best_rectangle_count(points, width, height):
     )
 
 
+@settings(deadline=None)
 @given(lattice)
 def test_circle_holds_as_many_as_the_best_of_all_circles_and_is_the_nearest_of_those(points):
     found = densest_circle(np.array(points, dtype=float), RADIUS_5_UM)
@@ -59,18 +60,21 @@ def test_circle_holds_as_many_as_the_best_of_all_circles_and_is_the_nearest_of_t
     assert np.hypot(found.x_um - centroid[0], found.y_um - centroid[1]) == pytest.approx(distance, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(anywhere)
 def test_circle_is_best_at_any_coordinates_up_to_its_border_tolerance(points):
     found = densest_circle(np.array(points), RADIUS_5_UM)
     assert best_circle(points, 5.0, -1e-7)[0] <= found.count <= best_circle(points, 5.0 * (1 + 1e-7), 1e-7)[0]
 
 
+@settings(deadline=None)
 @given(lattice)
 def test_rectangle_holds_as_many_as_the_best_of_all_rectangles(points):
     found = densest_rectangle(np.array(points, dtype=float), RECTANGLE_8_BY_6_UM)
     assert found.count == best_rectangle_count(points, 8, 6)
 
 
+@settings(deadline=None)
 @given(anywhere, st.sampled_from([4 / 3, 3 / 4, 1.0]))
 def test_rectangle_is_best_at_any_coordinates_up_to_its_border_tolerance(points, aspect):
     found = densest_rectangle(np.array(points), RECTANGLE_8_BY_6_UM, aspect)
@@ -79,6 +83,7 @@ def test_rectangle_is_best_at_any_coordinates_up_to_its_border_tolerance(points,
     assert least <= found.count <= best_rectangle_count(points, found.width_um + slack, found.height_um + slack)
 
 
+@settings(deadline=None)
 @given(lattice, st.randoms(use_true_random=False))
 def test_the_order_of_the_points_does_not_matter(points, random):
     shuffled = random.sample(points, len(points))

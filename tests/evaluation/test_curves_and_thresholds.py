@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
@@ -36,6 +36,7 @@ def counts_of(cohort, threshold):
     return np.sum([m.counts(threshold) for m in cohort], axis=0).tolist()
 
 
+@settings(deadline=None)
 @given(slides)
 def test_the_best_threshold_is_best_of_all_thresholds_there_can_be(parts):
     cohort = [matching(*part) for part in parts]
@@ -51,6 +52,7 @@ def test_the_best_threshold_is_best_of_all_thresholds_there_can_be(parts):
     assert best.f1 == f1_score(best.tp, best.fp, best.fn)
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.tuples(st.integers(0, 9), st.integers(0, 9)), scores), min_size=1, max_size=12),
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=8),
@@ -65,6 +67,7 @@ def test_the_best_threshold_survives_matching_again_from_the_points(detections, 
     assert best.f1 == max(f1 for c in again if not np.isnan(f1 := f1_score(*c)))
 
 
+@settings(deadline=None)
 @given(slides)
 def test_every_threshold_of_a_sweep_gives_the_counts_it_promises(parts):
     cohort = [matching(*part) for part in parts]
@@ -75,6 +78,7 @@ def test_every_threshold_of_a_sweep_gives_the_counts_it_promises(parts):
         assert counts_of(cohort, threshold) == [tp, fp, counts.n_labels - tp]
 
 
+@settings(deadline=None)
 @given(slides, st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=10))
 def test_counts_at_any_grid_are_those_of_counting_there(parts, grid):
     cohort = [matching(*part) for part in parts]
@@ -100,6 +104,7 @@ def test_of_equal_thresholds_the_highest_is_taken():
     assert best.tp == 1
 
 
+@settings(deadline=None)
 @given(slides)
 def test_average_precision_is_that_of_scikit_learn(parts):
     cohort = [matching(true, false, 0) for true, false, _ in parts]
@@ -129,6 +134,7 @@ def test_froc_counts_false_positives_per_mm2():
         froc(counts, 0.0)
 
 
+@settings(deadline=None)
 @given(slides, st.randoms(use_true_random=False))
 def test_drawing_a_slide_twice_is_having_it_twice(parts, random):
     cohort = [matching(*part) for part in parts]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitoray.errors import BadOption
@@ -38,6 +38,7 @@ def slow_match(points, scores, labels, radius):
     return sorted(pairs)
 
 
+@settings(deadline=None)
 @given(scored, spots)
 def test_each_detection_takes_the_nearest_free_label_best_score_first(detections, labels):
     points, scores = arrays(detections)
@@ -49,6 +50,7 @@ def test_each_detection_takes_the_nearest_free_label_best_score_first(detections
         assert detection < 0 or found.detection_label[detection] == label
 
 
+@settings(deadline=None)
 @given(scored, spots, st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.9]), st.sampled_from([match, match_linked]))
 def test_matching_once_and_raising_the_threshold_is_matching_again_above_it(detections, labels, threshold, rule):
     points, scores = arrays(detections)
@@ -58,6 +60,7 @@ def test_matching_once_and_raising_the_threshold_is_matching_again_above_it(dete
     assert once.counts(threshold) == again.counts()
 
 
+@settings(deadline=None)
 @given(scored, spots)
 def test_linked_labels_are_found_by_any_detection_and_linked_detections_are_never_false(detections, labels):
     points, scores = arrays(detections)
@@ -67,6 +70,7 @@ def test_linked_labels_are_found_by_any_detection_and_linked_detections_are_neve
     assert match_linked(points, scores, labels, RADIUS).counts() == (tp, fp, len(labels) - tp)
 
 
+@settings(deadline=None)
 @given(scored)
 def test_suppression_keeps_what_a_slow_greedy_loop_keeps(detections):
     points, scores = arrays(detections)
@@ -77,6 +81,7 @@ def test_suppression_keeps_what_a_slow_greedy_loop_keeps(detections):
     assert [tuple(points[i]) for i in nms(points, scores, RADIUS)] == [tuple(points[i]) for i in kept]
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.floats(0.5, 30))
 def test_suppression_is_exact_at_any_coordinates(seed, radius):
     rng = np.random.default_rng(seed)
