@@ -33,7 +33,7 @@ from mitoray.datasets import (
     dataset_named,
     differences,
     fetch_file,
-    list_files,
+    remote_files,
     write_labels_table,
     write_manifest,
 )
@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BadOption, OutputBelongsToAnotherRun) as error:
         print(error, file=sys.stderr)
         return 2
-    except MitorayError as error:
+    except (MitorayError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
 
@@ -113,8 +113,8 @@ def run(dataset: Dataset, options: Fetch, destination: Destination) -> int:
             raise BadOption(
                 "Nothing was fetched into this destination yet. Run the same command without --verify first."
             )
-        print(f"Asking which files {dataset.name} has ...", file=sys.stderr)
-        listing = list_files(dataset, options.mirror)
+        found = tqdm(remote_files(dataset, options.mirror), desc="listing", unit=" files")
+        listing = sorted(found, key=lambda file: file.path)
         destination.remember_listing(dataset.name, options.mirror, listing)
     globs = options.only.split(",") if options.only else ["*"]
     chosen = [f for f in listing if f.path.startswith("labels/") or any(fnmatch(f.name, glob) for glob in globs)]
@@ -169,14 +169,16 @@ def fetch_all(todo: Sequence[RemoteFile], options: Fetch, destination: Destinati
         max_retries=0,
         scheduling_strategy=here if destination.local else "SPREAD",
     )
-    waiting, running, failures = deque(todo), {}, {}
+    waiting, failures = deque(todo), dict[str, str]()
+    running: dict[Any, RemoteFile] = {}
     total = sum(file.size_bytes for file in todo)
     with tqdm(total=total, unit="B", unit_scale=True, smoothing=0.05) as bar:
         while waiting or running:
             while waiting and len(running) < options.parallel:
                 file = waiting.popleft()
                 running[task.remote(file, destination.uri, options.storage_options, options.mirror)] = file
-            (stream, *_), _ = ray.wait([*running], num_returns=1)
+            ready: list[Any] = ray.wait([*running], num_returns=1)[0]
+            stream = ready[0]
             try:
                 bar.update(ray.get(next(stream)))
             except StopIteration:

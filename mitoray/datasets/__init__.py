@@ -4,7 +4,7 @@ from mitoray.datasets.assemble import write_labels_table, write_manifest
 from mitoray.datasets.catalogue import Dataset, Domain, LabelSet, Source, catalogue, dataset_named
 from mitoray.datasets.destination import Destination
 from mitoray.datasets.download import fetch_file
-from mitoray.datasets.listing import RemoteFile, list_files
+from mitoray.datasets.listing import RemoteFile, remote_files
 from mitoray.datasets.verify import differences
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "dataset_named",
     "differences",
     "fetch_file",
-    "list_files",
+    "remote_files",
     "write_labels_table",
     "write_manifest",
 ]

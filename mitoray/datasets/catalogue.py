@@ -137,9 +137,9 @@ def _dataset(name: str, entry: dict[str, Any]) -> Dataset:
     )
 
 
-def _domain(numbers: list[int] | None = None, **fields: Any) -> Domain:  # noqa: ANN401 — as the file has them
+def _domain(numbers: list[int] | None = None, **fields: Any) -> Domain:
     return Domain(**fields, numbers=(numbers[0], numbers[1]) if numbers else None)
 
 
-def _source(slides: tuple[str, ...] = (), labels: tuple[str, ...] = (), **fields: Any) -> Source:  # noqa: ANN401
+def _source(slides: tuple[str, ...] = (), labels: tuple[str, ...] = (), **fields: Any) -> Source:
     return Source(**fields, slides=tuple(slides), labels=tuple(labels))

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from mitoray.datasets.halves import Half, LocalHalf, ObjectHalf
 from mitoray.datasets.listing import RemoteFile
-from mitoray.errors import OutputBelongsToAnotherRun
+from mitoray.errors import BadOption, OutputBelongsToAnotherRun
 
 _RECORDS: Final = "_fetch/finished"
 _PARTS: Final = "_fetch/parts"
@@ -26,13 +26,15 @@ class Destination:
     """A folder by path or URI: `slides/`, `labels/`, the tables, and under `_fetch/` what a later run resumes from.
 
     A file under its own name is whole and verified: half of one is called `NAME.part` on disk, and lies in pieces under
-    `_fetch/parts/NAME/` in object storage.
+    `_fetch/parts/NAME/` in object storage. Raises BadOption for storage that cannot join pieces.
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
         local = self.uri.startswith("file://") or "://" not in self.uri
         self._filesystem, root = fsspec.url_to_fs(self.uri, **({} if local else dict(storage_options or {})))
+        if not (self.local or hasattr(self._filesystem, "merge")):
+            raise BadOption(f"Datasets are fetched to disk or to S3, not to {uri.partition('://')[0]}://.")
         self._root: str = root.rstrip("/")
 
     @property
@@ -69,7 +71,7 @@ class Destination:
             if entry["type"] == "file"
         }
 
-    def blocks(self, name: str, block_bytes: int = 1 << 20) -> Any:  # noqa: ANN401 — an iterator of bytes
+    def blocks(self, name: str, block_bytes: int = 1 << 20) -> Any:
         """The content of a file, block by block."""
         with self._filesystem.open(self._path(name), "rb") as file:
             while block := file.read(block_bytes):

@@ -35,9 +35,7 @@ class Digest:
     def __init__(self, file: RemoteFile) -> None:
         algorithm, _, self._expected = (file.checksum or "none:").partition(":")
         # The checksums are those the services publish; they guard against accidents, not against forgery.
-        self._hash = (
-            hashlib.md5(usedforsecurity=False) if algorithm == "md5" else hashlib.sha1(usedforsecurity=False)
-        )  # fmt: skip
+        self._hash = hashlib.new({"git": "sha1", "none": "md5"}.get(algorithm, algorithm), usedforsecurity=False)
         if algorithm == "git":
             self._hash.update(b"blob %d\0" % file.size_bytes)
 

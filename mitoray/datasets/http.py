@@ -51,7 +51,7 @@ class Client(requests.Session):
         self._secret = (header, form.format(os.environ[variable])) if os.environ.get(variable) else None
         self.auth = self._authorize
 
-    def json(self, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:  # noqa: ANN401
+    def json(self, path: str, *, params: Mapping[str, Any] | None = None, body: Any = None) -> Any:
         """The API's answer at `base/path` to a GET, or to a POST of `body`.
 
         Raises DatasetForbidden, DatasetUnreachable.

@@ -43,8 +43,8 @@ class RemoteFile:
         return self.path.rpartition("/")[2]
 
 
-def list_files(dataset: Dataset, mirror: str | None = None) -> list[RemoteFile]:
-    """The slides and label files of a dataset, sorted by path.
+def remote_files(dataset: Dataset, mirror: str | None = None) -> Iterator[RemoteFile]:
+    """The slides and label files of a dataset, each once. This takes many small calls, for MIDOG++ one for each slide.
 
     mirror: the URL of a mirror that speaks the services' APIs, each under its own name:
     `MIRROR/figshare/collections/...`, `MIRROR/zenodo/records/...`, `MIRROR/gdc/files`, `MIRROR/github/repos/...`.
@@ -52,21 +52,25 @@ def list_files(dataset: Dataset, mirror: str | None = None) -> list[RemoteFile]:
     """
     files: dict[str, RemoteFile] = {}
     for source in dataset.sources:
-        client = client_for(source.api, mirror)
-        try:
-            listed = list(_LISTERS[source.api](client, source))
-        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
-            raise DatasetUnreachable(
-                f"{source.api} describes {source.id} in a form that is not known ({type(error).__name__}: {error}). "
-                "Update mitoray, or report it."
-            ) from error
-        for file in listed:
-            twin = files.setdefault(file.path, file)
-            if (twin.size_bytes, twin.checksum) != (file.size_bytes, file.checksum):
-                raise DatasetUnreachable(
-                    f"{source.api} lists {file.name!r} twice with different content in {source.id}. Report it to them."
-                )
-    return [files[path] for path in sorted(files)]
+        with client_for(source.api, mirror) as client:
+            for file in _listed(client, source):
+                if file.path not in files:
+                    files[file.path] = file
+                    yield file
+                elif (file.size_bytes, file.checksum) != (files[file.path].size_bytes, files[file.path].checksum):
+                    raise DatasetUnreachable(
+                        f"{source.api} lists {file.name!r} of {source.id} twice, with different content. Tell them."
+                    )
+
+
+def _listed(client: Client, source: Source) -> Iterator[RemoteFile]:
+    try:
+        yield from _LISTERS[source.api](client, source)
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+        raise DatasetUnreachable(
+            f"{source.api} describes {source.id} in a form that is not known ({type(error).__name__}: {error}). "
+            "Update mitoray, or report it."
+        ) from error
 
 
 def client_for(api: Api, mirror: str | None = None) -> Client:

@@ -6,7 +6,7 @@ from dataset_services import serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mitoray.datasets import Destination, dataset_named, fetch_file, list_files
+from mitoray.datasets import Destination, RemoteFile, dataset_named, fetch_file, remote_files
 from mitoray.datasets.halves import LocalHalf
 from mitoray.errors import BrokenDownload, DatasetForbidden
 
@@ -27,7 +27,7 @@ def naps(monkeypatch):
 
 
 def fetch(services, folder, dataset="midog++"):
-    (file,) = [f for f in list_files(dataset_named(dataset), services.url) if f.path.startswith("slides/")]
+    (file,) = [f for f in remote_files(dataset_named(dataset), services.url) if f.path.startswith("slides/")]
     return sum(fetch_file(file, str(folder), mirror=services.url))
 
 
@@ -106,7 +106,7 @@ def test_a_connection_that_never_brings_anything_is_given_up_and_its_half_kept(s
 
 
 def test_too_many_requests_wait_as_long_as_the_service_says(services, tmp_path, naps):
-    services.add("001.tiff", CONTENT, behaviours=["status:429 Retry-After=11", "status:503", "status:502"])
+    services.add("001.tiff", CONTENT, behaviours=["status:429 Retry-After=11", "status:503", "status:429"])
     fetch(services, tmp_path)
     assert naps[0] == 11
     assert (tmp_path / "slides/001.tiff").read_bytes() == CONTENT
@@ -127,7 +127,7 @@ def test_a_forbidden_file_is_named_with_the_variable_for_the_token(services, tmp
 
 def test_a_file_longer_than_announced_is_refused(services, tmp_path):
     file = services.add("001.tiff", CONTENT)
-    (remote,) = list_files(dataset_named("midog++"), services.url)
+    (remote,) = remote_files(dataset_named("midog++"), services.url)
     file.content += b"more"
     with pytest.raises(BrokenDownload, match="longer than the 3,000,000 bytes"):
         [*fetch_file(remote, str(tmp_path), mirror=services.url)]
@@ -158,7 +158,7 @@ def test_a_file_that_lies_there_with_other_content_is_replaced(services, tmp_pat
 
 def test_gits_checksum_is_understood(services, tmp_path):
     services.add("TUPAC_stitched.sqlite", CONTENT)
-    (file,) = list_files(dataset_named("tupac16"), services.url)
+    (file,) = remote_files(dataset_named("tupac16"), services.url)
     [*fetch_file(file, str(tmp_path), mirror=services.url)]
     assert (tmp_path / "labels/TUPAC_stitched.sqlite").read_bytes() == CONTENT
 
@@ -172,6 +172,16 @@ def test_the_token_goes_to_its_service_and_not_along_a_redirect(services, tmp_pa
     assert file.tokens == ["secret-of-the-gdc"]
     assert target.tokens == [None]
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"secret-of-the-gdc" in p.read_bytes()]
+
+
+def test_the_token_does_not_go_to_another_host_that_holds_the_file(services, tmp_path, monkeypatch):
+    monkeypatch.setenv("GDC_TOKEN", "secret-of-the-gdc")
+    with serving() as elsewhere:
+        file = elsewhere.add("slide.svs", CONTENT)
+        url = f"{elsewhere.url}/content/slide.svs"
+        remote = RemoteFile("slides/slide.svs", "gdc", url, len(CONTENT), f"md5:{file.md5}")
+        [*fetch_file(remote, str(tmp_path), mirror=services.url)]
+    assert file.tokens == [None]
 
 
 def test_two_runs_do_not_write_into_one_half(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from dataset_services import serving
 from moto.server import ThreadedMotoServer
 
-from mitoray.datasets import Destination, dataset_named, fetch_file, list_files
+from mitoray.datasets import Destination, dataset_named, fetch_file, remote_files
 from mitoray.datasets.halves import ObjectHalf
 
 PART = 5 << 20
@@ -81,7 +81,7 @@ def test_a_file_is_resumed_into_object_storage_over_a_second_run(options, filesy
     monkeypatch.setattr("mitoray.datasets.download.ATTEMPTS", 1)
     with serving() as services:
         file = services.add("001.tiff", CONTENT, behaviours=[f"drop:{PART + 2_000_000}", "drop:0"])
-        (remote,) = list_files(dataset_named("midog++"), services.url)
+        (remote,) = remote_files(dataset_named("midog++"), services.url)
         with pytest.raises(Exception, match="Run the same command again"):
             [*fetch_file(remote, "s3://data/d", options, services.url)]
         assert keys(filesystem, "data/d") == ["data/d/_fetch/parts/slides/001.tiff/00000"]

@@ -193,6 +193,7 @@ def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, job, se
         (["cmc", "--to", "x", "--parallel", "0"], "between 1 and 64"),
         (["cmc", "--to", "x", "--labels", "HEAEL"], "no labels called 'HEAEL'"),
         (["cmc", "--to", "x", "--bogus", "1"], "bogus"),
+        (["cmc", "--to", "memory://x"], "to disk or to S3, not to memory://"),
         (["cmc", "--to", "nowhere-yet", "--verify"], "Nothing was fetched into this destination yet"),
     ],
 )
@@ -212,6 +213,12 @@ def test_an_unreachable_service_ends_with_1(job, services, tmp_path, capsys):
     services.answers["/zenodo/records/4643381"] = [(404, {})]
     assert job(["midog2021", "--to", str(tmp_path), "--mirror", services.url]) == 1
     assert "zenodo at 127.0.0.1 did not answer" in capsys.readouterr().err
+
+
+def test_a_destination_that_cannot_be_written_ends_with_1(job, services, tmp_path, capsys):
+    (tmp_path / "file").write_bytes(b"no folder")
+    assert job(["midog++", "--to", str(tmp_path / "file"), "--mirror", services.url]) == 1
+    assert "file" in capsys.readouterr().err
 
 
 def test_a_disk_too_small_is_named_before_any_work(job, services, tmp_path, monkeypatch, capsys):
