@@ -1,8 +1,8 @@
 """Draw whole cohorts: slides, their manifest, their labels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.csv
@@ -73,7 +73,7 @@ def plan_cohort(folder: Path | str, *, n_slides: int, seed: int, domains: Sequen
     return pa.Table.from_pylist(rows, schema=MANIFEST)
 
 
-def draw_slide(row: dict[str, str], *, seed: int, width_px: int, height_px: int) -> pa.Table:
+def draw_slide(row: Mapping[str, Any], *, seed: int, width_px: int, height_px: int) -> pa.Table:
     """Draw the slide of one manifest row, write it to the row's `uri`, and return its labels."""
     phantom = draw_phantom(row["domain"], seed=seed, width_px=width_px, height_px=height_px, slide_id=row["slide_id"])
     write_slide(phantom, row["uri"])
