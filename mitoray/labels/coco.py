@@ -2,7 +2,6 @@
 
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -52,7 +51,7 @@ def read(document: object, source: str, dialect: BoxDialect, classes: Mapping[st
         rows.append(
             {
                 "dataset": annotation.get("dataset"),
-                "slide_id": slide_id_of(str(image["file_name"])),
+                "slide_id": image["slide_id"],
                 "x_px": centre[0],
                 "y_px": centre[1],
                 "kind": kind,
@@ -121,13 +120,17 @@ def box_dialect(document: object, source: str) -> BoxDialect:
 
 
 def _images(document: object, source: str) -> dict[Any, dict[str, Any]]:
-    images = _records(document, "images", ("id", "file_name"), source)
-    slides = Counter(slide_id_of(str(image["file_name"])) for image in images)
-    if twice := [slide_id for slide_id, times in slides.items() if times > 1]:
-        raise BadLabels(
-            f"{source} lists {len(twice)} slides more than once, as {twice[0]!r}. Give each slide one name."
-        )
-    return {image["id"]: image for image in images}
+    images: dict[Any, dict[str, Any]] = {}
+    used: set[str] = set()
+    for image in _records(document, "images", ("id", "file_name"), source):
+        slide_id = slide_id_of(str(image["file_name"]))
+        if image["id"] in images or slide_id in used:
+            raise BadLabels(
+                f"{source} lists the image {image['id']} or slide {slide_id!r} twice. Give each its own name."
+            )
+        images[image["id"]] = image | {"slide_id": slide_id}
+        used.add(slide_id)
+    return images
 
 
 def _kinds(document: object, source: str, classes: Mapping[str, str] | None) -> dict[Any, str]:

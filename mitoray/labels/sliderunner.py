@@ -32,8 +32,8 @@ def read(path: Path, source: str, classes: Mapping[str, str] | None) -> pa.Table
     zones (`read_zones` gives them). Votes are in the order they were given. Raises BadLabels.
     """
     with open_database(path, source) as database:
-        names = class_names(database, source)
-        votes = _votes(database, {uid: kind_of(name, classes) for uid, name in names.items()}, source)
+        kinds = {uid: kind_of(name, classes) for uid, name in class_names(database, source).items()}
+        votes = _votes(database, kinds, source)
         rows: list[dict[str, Any]] = []
         left_out: Counter[str] = Counter()
         for annotation in annotations(database, source):
@@ -41,10 +41,9 @@ def read(path: Path, source: str, classes: Mapping[str, str] | None) -> pa.Table
             if not agreed:
                 left_out["without an agreed class"] += 1
                 continue
-            if agreed not in names:
+            if agreed not in kinds:
                 raise BadLabels(f"{source}: annotation {uid} has the class {agreed}, which the database does not list.")
-            kind = kind_of(names[agreed], classes)
-            if form == POLYGON and kind not in KINDS:
+            if form == POLYGON and kinds[agreed] not in KINDS:
                 left_out["that are zones"] += 1
                 continue
             xs, ys = zip(*annotation["points"], strict=True)
@@ -53,7 +52,7 @@ def read(path: Path, source: str, classes: Mapping[str, str] | None) -> pa.Table
                     "slide_id": annotation["slide_id"],
                     "x_px": (min(xs) + max(xs)) / 2,
                     "y_px": (min(ys) + max(ys)) / 2,
-                    "kind": kind,
+                    "kind": kinds[agreed],
                     "subtype": annotation["description"] if annotation["description"] in SUBTYPES else None,
                     "votes": vote_list(votes.get(uid, ())),
                 }
@@ -103,10 +102,10 @@ def annotations(database: sqlite3.Connection, source: str) -> Iterator[dict[str,
     columns = {row["name"] for row in database.execute("PRAGMA table_info(Annotations)")}
     newer = [name if name in columns else f"NULL AS {name}" for name in ("deleted", "description")]
     left_out: Counter[str] = Counter()
-    names: dict[str, int] = {}
+    slides = {uid: slide_id_of(str(name)) for uid, name in database.execute("SELECT uid, filename FROM Slides") if name}
+    slide_of_id: dict[str, int] = {}
     for row in database.execute(
-        f"SELECT a.uid, a.slide, a.type, a.agreedClass, {', '.join(newer)}, s.filename "
-        "FROM Annotations a LEFT JOIN Slides s ON s.uid = a.slide ORDER BY a.uid"
+        f"SELECT uid, slide, type, agreedClass, {', '.join(newer)} FROM Annotations ORDER BY uid"
     ):
         uid, form = row["uid"], row["type"]
         if row["deleted"]:
@@ -115,11 +114,11 @@ def annotations(database: sqlite3.Connection, source: str) -> Iterator[dict[str,
         if form == IMAGE:
             left_out["of whole images"] += 1
             continue
-        if not row["filename"]:
+        if row["slide"] not in slides:
             raise BadLabels(f"{source}: annotation {uid} belongs to slide {row['slide']}, which has no name.")
-        slide_id = slide_id_of(str(row["filename"]))
-        if names.setdefault(slide_id, row["slide"]) != row["slide"]:
-            raise BadLabels(f"{source}: two slides are called {row['filename']}. Give each slide one name.")
+        slide_id = slides[row["slide"]]
+        if slide_of_id.setdefault(slide_id, row["slide"]) != row["slide"]:
+            raise BadLabels(f"{source}: two slides are called {slide_id!r}. Give each slide one name.")
         places = points[uid]
         if form not in _CORNERS or len(places) < _CORNERS[form]:
             raise BadLabels(f"{source}: annotation {uid} of type {form} has {len(places)} points. Remove it.")

@@ -40,6 +40,7 @@ def write(table: pa.Table, path: Path, slide_suffix: str) -> None:
     persons = _numbered(vote["rater"] for _, vote in votes)
     kinds = _numbered([*KINDS, *(row["kind"] for row in rows), *(vote["kind"] for _, vote in votes)])
     with replacing(path) as part, closing(sqlite3.connect(part)) as database:
+        database.execute("PRAGMA synchronous = OFF")  # a file that is not finished is never seen under its name
         database.executescript(_SCHEMA)
         with database:
             database.executemany(

@@ -97,7 +97,7 @@ def test_a_document_that_is_no_coco_file_is_refused(part, value, tmp_path):
 
 def test_two_images_of_one_name_are_refused(tmp_path):
     images = [*IMAGES, {"id": 8, "file_name": "other/001.tiff"}]
-    with pytest.raises(BadLabels, match="more than once, as '001'"):
+    with pytest.raises(BadLabels, match="slide '001' twice"):
         read(document([[900, 700, 50, 40]]) | {"images": images}, tmp_path)
 
 

@@ -110,9 +110,10 @@ def test_shares_of_agreement_are_those_of_table_3_where_experts_screened_alone()
 
 @needs_midog
 @pytest.mark.parametrize("tumor", TABLE_3)
-def test_table_3_follows_if_candidates_of_the_model_carry_the_models_vote_first(tumor):
-    # Outside of breast the file stores votes (imposter, mitotic, mitotic) that Table 3 counts as agreement of two
-    # experts: the first vote is then that of the model's candidate. One number of such labels must explain all columns.
+def test_all_columns_of_table_3_follow_from_one_number_of_labels_that_it_counts_as_agreed(tumor):
+    # Outside of breast some labels with the votes imposter, mitotic, mitotic are agreed mitotic figures in Table 3, and
+    # others have three votes although the first two agree: probably candidates of the model, whose first vote is no
+    # expert's. The file does not mark them, but one number per tumour must explain all columns.
     (found,) = [row for row in expert_agreement(labels()).to_pylist() if row["domain"] == tumor]
     mitotic, imposter, disagreed, third_mitotic, third_imposter, *final = TABLE_3[tumor]
     assert [found["both_imposter"], found["final_mitotic"], found["final_imposter"]] == pytest.approx(
@@ -120,7 +121,7 @@ def test_table_3_follows_if_candidates_of_the_model_carry_the_models_vote_first(
     )
     moved = round((mitotic - found["both_mitotic"]) * found["labels"])
     share = moved / found["labels"]
-    assert moved > 0
+    assert 0 < moved < found["disagreed"] * found["third_mitotic"] * found["labels"]
     assert found["both_mitotic"] + share == pytest.approx(mitotic, abs=ROUNDING)
     assert found["disagreed"] - share == pytest.approx(disagreed, abs=ROUNDING)
     thirds = found["third_mitotic"] * found["disagreed"] - share, found["third_imposter"] * found["disagreed"]
