@@ -122,12 +122,11 @@ def run(dataset: Dataset, options: Fetch, destination: Destination) -> int:
         raise BadOption(f"No slide of {dataset.name} matches --only {options.only}.")
     label_set = dataset.label_set(options.labels)
     if options.verify:
-        return report(
-            differences(dataset, destination, listing, chosen, label_set), "Everything is as the catalogue says."
-        )
+        problems = differences(dataset, destination, listing, chosen, label_set)
+        return report(problems, "Everything is as the catalogue says.")
 
     finished = destination.finished()
-    todo = [file for file in chosen if finished.get(file.path) != file]
+    todo = [file for file in chosen if not file.same_content(finished.get(file.path))]
     check_space(todo, destination)
     failures = fetch_all(todo, options, destination) if todo else {}
 

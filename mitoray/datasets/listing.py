@@ -42,6 +42,10 @@ class RemoteFile:
         """The file's name without folder."""
         return self.path.rpartition("/")[2]
 
+    def same_content(self, other: "RemoteFile | None") -> bool:
+        """Whether the other one is announced with the same size and checksum, wherever it is."""
+        return other is not None and (self.size_bytes, self.checksum) == (other.size_bytes, other.checksum)
+
 
 def remote_files(dataset: Dataset, mirror: str | None = None) -> Iterator[RemoteFile]:
     """The slides and label files of a dataset, each once. This takes many small calls, for MIDOG++ one for each slide.
@@ -57,7 +61,7 @@ def remote_files(dataset: Dataset, mirror: str | None = None) -> Iterator[Remote
                 if file.path not in files:
                     files[file.path] = file
                     yield file
-                elif (file.size_bytes, file.checksum) != (files[file.path].size_bytes, files[file.path].checksum):
+                elif not file.same_content(files[file.path]):
                     raise DatasetUnreachable(
                         f"{source.api} lists {file.name!r} of {source.id} twice, with different content. Tell them."
                     )

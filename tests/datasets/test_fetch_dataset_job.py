@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import os
 import random
 from pathlib import Path
 
@@ -8,7 +7,6 @@ import boto3
 import fsspec
 import pyarrow.parquet as pq
 import pytest
-import ray
 from dataset_services import serving
 from moto.server import ThreadedMotoServer
 
@@ -31,14 +29,6 @@ LABELS = {
         {"id": 3, "image_id": 505, "category_id": 1, "bbox": [1000, 20, 1050, 70], "labels": [1, 1]},
     ],
 }
-
-
-@pytest.fixture(scope="session")
-def ray_session():
-    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +91,15 @@ def test_a_failed_file_is_named_and_the_same_command_fetches_it_alone(ray_sessio
     services.requests.clear()
     assert job(command) == 0
     assert services.requests == []
+
+
+def test_finished_files_stay_when_another_mirror_takes_over(ray_session, job, services, tmp_path):
+    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
+    with serving() as other:
+        other.files = services.files
+        other.add("202.tiff", b"new there")
+        assert job(["midog++", "--to", str(tmp_path), "--mirror", other.url]) == 0
+        assert other.content_requests() == ["202.tiff"]
 
 
 def test_only_some_slides_come_with_their_labels(ray_session, job, services, tmp_path):
