@@ -79,10 +79,10 @@ def read_pyramid(file: SlideFile) -> Pyramid:
             raise
         except Exception as exc:
             raise TruncatedSlide(f"{file.name}: the list of images cannot be read ({exc}). {COPY_AGAIN}") from exc
-        return Pyramid(*_read_levels(series, tiff, file), properties, tiff.ome_metadata)
+        return Pyramid(*_read_levels(series, file), properties, tiff.ome_metadata)
 
 
-def _read_levels(series: Any, tiff: TiffFile, file: SlideFile) -> tuple[tuple[Level, ...], tuple[TileIndex, ...]]:  # noqa: ANN401
+def _read_levels(series: Any, file: SlideFile) -> tuple[tuple[Level, ...], tuple[TileIndex, ...]]:
     levels: list[Level] = []
     indices: list[TileIndex] = []
     for number, level in enumerate(series.levels):
@@ -98,7 +98,7 @@ def _read_levels(series: Any, tiff: TiffFile, file: SlideFile) -> tuple[tuple[Le
             continue
         key = page.keyframe
         width, height = int(key.imagewidth), int(key.imagelength)
-        downsample = _downsample(levels[0], width, height, bool(tiff.is_philips)) if levels else 1.0
+        downsample = _downsample(levels[0], width, height) if levels else 1.0
         if levels and downsample <= levels[-1].downsample:
             continue
         levels.append(Level(width, height, downsample, index.tile_format.width_px, index.tile_format.height_px))
@@ -106,7 +106,7 @@ def _read_levels(series: Any, tiff: TiffFile, file: SlideFile) -> tuple[tuple[Le
     return tuple(levels), tuple(indices)
 
 
-def _tile_index(page: Any, file: SlideFile) -> TileIndex:  # noqa: ANN401 - tifffile's pages and frames share no base
+def _tile_index(page: Any, file: SlideFile) -> TileIndex:
     tile_format = TileFormat.of_page(page, file.name)
     tile_bytes = tile_format.width_px * tile_format.height_px * max(tile_format.samples, 3)
     if tile_bytes > TILE_BYTES_MAX:
@@ -128,12 +128,9 @@ def _tile_index(page: Any, file: SlideFile) -> TileIndex:  # noqa: ANN401 - tiff
     return TileIndex(offsets, byte_counts, tile_format)
 
 
-def _downsample(base: Level, width: int, height: int, is_philips: bool) -> float:
-    """Level-0 px per px, after which writers cut or pad the edge."""
+def _downsample(base: Level, width: int, height: int) -> float:
+    """Level-0 px per px, after which writers round the edge up or down."""
     ratio = (base.width_px / width + base.height_px / height) / 2
-    if is_philips:
-        # Philips pads every level to whole tiles; each halves the one before.
-        return float(2 ** round(math.log2(ratio)))
     whole = round(ratio)
     rounded_off = abs(base.width_px / whole - width) <= 1 and abs(base.height_px / whole - height) <= 1
     return float(whole) if rounded_off else ratio

@@ -64,7 +64,7 @@ def _sources(
         yield "TIFF resolution tags" if from_tags else "vendor metadata", x, y
 
 
-def _number(value: Any) -> float | None:  # noqa: ANN401 - metadata is whatever the file says
+def _number(value: Any) -> float | None:
     try:
         return float(value.replace(",", ".") if isinstance(value, str) else value)
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ from skimage.filters import threshold_otsu
 BLACK: Final = 60
 """Grey values of 255 below which nothing at overview resolution is tissue: scanner borders, marker, slide label."""
 GLASS_BRIGHTNESS: Final = 200
-GLASS_CHROMA: Final = 24
+GLASS_CHROMA: Final = 16
 CHROMA_FLOOR: Final = 10.0
 """Grey values: noise and JPEG colour of clean glass stay below. Keeps an empty slide empty."""
 CHROMA_CEILING: Final = 18.0
@@ -43,7 +43,9 @@ def segment_tissue(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     # The margin comes before the sieve: strands of loose tissue join, lone specks do not.
     mask = _grown((chroma > threshold) & ~excluded, MARGIN_UM / mpp)
     mask = _without_small(mask, OBJECT_UM2 / mpp**2)
-    return ~_without_small(~mask, HOLE_UM2 / mpp**2) & ~black
+    filled: NDArray[np.bool_] = ~_without_small(~mask, HOLE_UM2 / mpp**2)
+    filled &= ~black
+    return filled
 
 
 def _white_balanced(rgb: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -171,7 +171,7 @@ class RangeFile(io.RawIOBase):
         self.seek(position)
         return self.read(size)
 
-    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - the base class' own type is a buffer protocol
+    def readinto(self, buffer: Any, /) -> int:
         """Fill `buffer` from the position on; returns the number of bytes."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data

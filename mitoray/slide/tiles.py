@@ -38,7 +38,7 @@ class TileFormat:
     jpeg_header: bytes | None
 
     @classmethod
-    def of_page(cls, page: Any, name: str) -> "TileFormat":  # noqa: ANN401 - tifffile's pages and frames share no base
+    def of_page(cls, page: Any, name: str) -> "TileFormat":
         """The format of a tifffile page. NotASlide if its pixels are none that RGB can be made of."""
         key = page.keyframe
         alpha = int(key.extrasamples[0]) if key.extrasamples else 0
@@ -160,5 +160,5 @@ def _rgb(pixels: NDArray[np.uint8], tile_format: TileFormat) -> NDArray[np.uint8
     return np.repeat(colour, 3, axis=2) if gray else colour
 
 
-def _tag(value: Any) -> str:  # noqa: ANN401 - an enum member or a number unknown to tifffile
+def _tag(value: Any) -> str:
     return str(getattr(value, "name", value))

@@ -21,7 +21,10 @@ ASPECT_TOLERANCE: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Tissue:
-    """Where a slide has tissue. `mask`: (rows, columns) bool over the whole slide; `mpp`: µm per level-0 px."""
+    """Where a slide has tissue.
+
+    `mask`: (rows, columns) bool over the whole slide, no finer than its level 0; `mpp`: µm per level-0 px.
+    """
 
     mask: NDArray[np.bool_]
     width_px: int

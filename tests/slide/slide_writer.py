@@ -13,7 +13,7 @@ def stained(height, width, seed=0):
     """Smooth pink to purple colour, (height, width, 3) uint8: survives JPEG nearly unchanged."""
     noise = np.random.default_rng(seed).normal(size=(height // 12 + 2, width // 12 + 2, 3))
     coarse = np.clip(noise * 35 + (190, 120, 170), 0, 255).astype(np.uint8)
-    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def halved(image):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from slide_writer import overwrite, stained, tile_span, write_svs
 
 from mitoray.errors import CorruptTile, EmptySlide, NotASlide, SlideForbidden, SlideNotFound, TruncatedSlide
 from mitoray.slide import Rect, open_slide
-from slide_writer import overwrite, stained, tile_span, write_svs
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,9 @@ def test_a_folder_is_no_slide(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"slide_id,uri\n1,a.svs\n" * 99, b"II", b"\x89PNG\r\n\x1a\n" + bytes(99)], ids=["text", "two bytes", "png"]
+    "content",
+    [b"slide_id,uri\n1,a.svs\n" * 99, b"II", b"\x89PNG\r\n\x1a\n" + bytes(99)],
+    ids=["text", "two bytes", "png"],
 )
 def test_other_files_are_no_slides_whatever_their_name(tmp_path, content):
     (tmp_path / "fake.svs").write_bytes(content)

@@ -3,9 +3,9 @@ import tracemalloc
 import numpy as np
 import pytest
 from PIL import Image
+from slide_writer import stained, write_svs, write_tiff
 
 from mitoray.slide import open_slide
-from slide_writer import stained, write_svs, write_tiff
 
 
 def in_one_piece(image, shape):

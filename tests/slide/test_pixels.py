@@ -3,10 +3,10 @@ import openslide
 import pytest
 import tifffile
 from PIL import Image
+from slide_writer import REAL_SLIDES, aperio, halved, stained, write_svs, write_tiff
 
 from mitoray.errors import NotASlide
 from mitoray.slide import Rect, RegionBytes, decode_region, open_slide
-from slide_writer import REAL_SLIDES, aperio, halved, stained, write_svs, write_tiff
 
 
 def by_openslide(path, x, y, size, level=0):
@@ -72,9 +72,7 @@ def test_jpeg2000_reads_as_openslide_reads_it(tmp_path):
 def test_jpeg2000_by_its_standard_number_keeps_its_colours(tmp_path, photometric):
     image, path = stained(500, 620), tmp_path / "slide.tif"
     stored = np.asarray(Image.fromarray(image).convert("YCbCr")) if photometric == "ycbcr" else image
-    write_tiff(
-        path, stored, tile=(240, 240), photometric=photometric, compression=34712, compressionargs={"level": 90}
-    )
+    write_tiff(path, stored, tile=(240, 240), photometric=photometric, compression=34712, compressionargs={"level": 90})
     with open_slide(str(path)) as slide:
         pixels = slide.read_region(Rect(0, 0, 620, 500), 0.25).astype(int)
     assert np.abs(pixels - image).max() <= 10

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from slide_writer import write_tiff
 
 from mitoray.slide import Rect, open_slide
-from slide_writer import write_tiff
 
 edges = st.integers(-5000, 5000)
 sizes = st.integers(1, 4000)

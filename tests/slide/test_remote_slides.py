@@ -3,6 +3,8 @@ import socket
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from range_server import serving
+from slide_writer import stained, write_svs
 
 from mitoray.errors import (
     BadTissueMask,
@@ -15,8 +17,6 @@ from mitoray.errors import (
     TruncatedSlide,
 )
 from mitoray.slide import Rect, find_tissue, open_slide, redact, storage
-from range_server import serving
-from slide_writer import stained, write_svs
 
 RECT = Rect(512, 512, 1024, 1024)
 
@@ -222,5 +222,3 @@ def test_close_ranges_travel_together():
     assert merged == [(0, 600), (90_000, 90_100)]
     assert storage.merge_ranges([(0, 600), (600, 1200)], gap=0, most=1000) == [(0, 600), (600, 1200)]
     assert storage.merge_ranges([(0, 600), (0, 600), (100, 200)], gap=0, most=100) == [(0, 600)]
-
-

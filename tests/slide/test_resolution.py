@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import tifffile
+from slide_writer import REAL_SLIDES, stained, write_svs, write_tiff
 
 from mitoray.errors import AnisotropicPixels, ImplausibleResolution, UnknownResolution
-from mitoray.slide import open_slide
-from slide_writer import REAL_SLIDES, stained, write_svs, write_tiff
+from mitoray.slide import Rect, open_slide
 
 TILED = {"tile": (128, 128), "photometric": "rgb"}
 
@@ -103,19 +103,28 @@ def test_pixels_that_are_not_square_are_refused(tmp_path, image):
 
 def test_metadata_that_cannot_be_parsed_costs_only_the_metadata(tmp_path, image):
     # tiffslide fails on a description without an Aperio header line.
-    tifffile.imwrite(
-        tmp_path / "s.svs", image, description="Aperio |MPP = 0.25|=|broken", metadata=None, **TILED
-    )
+    tifffile.imwrite(tmp_path / "s.svs", image, description="Aperio |MPP = 0.25|=|broken", metadata=None, **TILED)
     assert opened_mpp(tmp_path / "s.svs", mpp=0.3) == (0.3, "override")
 
 
-def test_philips_levels_halve_though_their_sizes_are_padded(tmp_path):
+def test_philips_levels_halve_though_their_sizes_are_padded_to_tiles(tmp_path):
     path = tmp_path / "philips.tiff"
     full = np.full((1024, 1536, 3), 200, np.uint8)
+    spacing = (
+        '<DataObject ObjectType="PixelDataRepresentation">'
+        '<Attribute Name="DICOM_PIXEL_SPACING">"{0}" "{0}"</Attribute></DataObject>'
+    )
+    spacings = "".join(spacing.format(0.00025 * 2**level) for level in range(3))
+    description = (
+        '<DataObject ObjectType="DPUfsImport"><Attribute Name="DICOM_MANUFACTURER">PHILIPS</Attribute>'
+        f"<Array>{spacings}</Array></DataObject>"
+    )
     options = {"tile": (512, 512), "photometric": "rgb", "metadata": None, "software": "Philips DP v1.0"}
     with tifffile.TiffWriter(path) as tiff:
-        tiff.write(full, description='<DataObject ObjectType="DPUfsImport"></DataObject>', **options)
-        tiff.write(full[:512, :1024], subfiletype=1, **options)
-        tiff.write(full[:512, :512], subfiletype=1, **options)
-    with open_slide(str(path), mpp=0.25) as slide:
+        tiff.write(full, description=description, **options)
+        for level in (full[:512, :1024], full[:512, :512]):
+            tiff.write(level, subfiletype=1, description="level", **options)
+    with open_slide(str(path)) as slide:
+        assert slide.mpp == pytest.approx(0.25)
         assert [level.downsample for level in slide.levels] == [1, 2, 4]
+        assert (slide.read_region(Rect(0, 0, 1536, 1024), 1.0) == 200).all()

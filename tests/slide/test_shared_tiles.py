@@ -3,10 +3,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from slide_writer import overwrite, stained, tile_span, write_svs
 
 from mitoray.slide import Rect, open_slide, window
 from mitoray.slide.cache import TileCache
-from slide_writer import overwrite, stained, tile_span, write_svs
 
 
 @pytest.fixture(scope="module")
