@@ -183,10 +183,12 @@ def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
 
     def look() -> None:
         kept = 0.0
-        while not stop.wait(_POLL_S):
+        ended = False
+        while not ended:
+            ended = stop.wait(_POLL_S)
             snapshot = ray.get(tally.snapshot.remote())
             bar.show(snapshot)
-            if time.perf_counter() - kept > _KEEP_ATTEMPT_EVERY_S:
+            if ended or time.perf_counter() - kept > _KEEP_ATTEMPT_EVERY_S:
                 run.write_attempt(snapshot)
                 kept = time.perf_counter()
 
@@ -197,9 +199,6 @@ def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        snapshot = ray.get(tally.snapshot.remote())
-        run.write_attempt(snapshot)
-        bar.show(snapshot)
         bar.close()
 
 

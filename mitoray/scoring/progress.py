@@ -1,6 +1,7 @@
 """How far a run is: counted where the work happens, shown where a person looks."""
 
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -43,6 +44,8 @@ class RegionBar:
     def __init__(self, to_do: Mapping[str, int], done: Mapping[str, int], enabled: bool = True) -> None:
         self._to_do = to_do
         self._done = done
+        self._shown = 0
+        self._started = time.perf_counter()
         self._bar = _bar("scoring", "region", sum(to_do.values()), sum(done.values()), enabled)
 
     def show(self, snapshot: Mapping[str, Any]) -> None:
@@ -51,12 +54,13 @@ class RegionBar:
             self._done.get(slide_id, 0) + snapshot["regions"].get(slide_id, 0) >= count
             for slide_id, count in self._to_do.items()
         )
-        elapsed_s = max(self._bar.format_dict["elapsed"], 1e-9)
-        text = f"{finished}/{len(self._to_do)} slides, {snapshot['mm2'] / elapsed_s:.2f} mm²/s"
+        speed = snapshot["mm2"] / (time.perf_counter() - self._started)
+        text = f"{finished}/{len(self._to_do)} slides, {speed:.2f} mm²/s"
         if snapshot["n_failed_regions"]:
             text += f", {snapshot['n_failed_regions']} regions failed"
         self._bar.set_postfix_str(text, refresh=False)
-        self._bar.update(self._bar.initial + snapshot["n_regions"] - self._bar.n)
+        self._bar.update(snapshot["n_regions"] - self._shown)
+        self._shown = snapshot["n_regions"]
 
     def close(self) -> None:
         """Leave the bar as it stands."""
