@@ -1,14 +1,11 @@
-import importlib.util
 import json
 import random
 from pathlib import Path
 
-import boto3
 import fsspec
 import pyarrow.parquet as pq
 import pytest
 from dataset_services import serving
-from moto.server import ThreadedMotoServer
 
 from mitoray.labels.cases import read_cases
 from mitoray.scoring.manifest import read_manifest
@@ -31,12 +28,9 @@ LABELS = {
 }
 
 
-@pytest.fixture(scope="module")
-def job():
-    spec = importlib.util.spec_from_file_location("fetch_dataset", ROOT / "jobs/fetch_dataset.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+@pytest.fixture
+def fetch(job):
+    return job("fetch_dataset")
 
 
 @pytest.fixture
@@ -48,9 +42,9 @@ def services():
         yield services
 
 
-def test_a_dataset_arrives_ready_for_scoring_and_training(ray_session, job, services, tmp_path, capsys):
+def test_a_dataset_arrives_ready_for_scoring_and_training(ray_session, fetch, services, tmp_path, capsys):
     to = tmp_path / "midogpp"
-    assert job(["midog++", "--to", str(to), "--mirror", services.url, "--parallel", "2"]) == 0
+    assert fetch(["midog++", "--to", str(to), "--mirror", services.url, "--parallel", "2"]) == 0
     assert {p.name: p.read_bytes() for p in (to / "slides").iterdir()} == SLIDES
     assert "CC0-1.0" in capsys.readouterr().out
 
@@ -72,11 +66,11 @@ def test_a_dataset_arrives_ready_for_scoring_and_training(ray_session, job, serv
     assert {cases[slide]["split"] for slide in cases} <= {"train", "test"}
 
 
-def test_a_failed_file_is_named_and_the_same_command_fetches_it_alone(ray_session, job, services, tmp_path, capsys):
+def test_a_failed_file_is_named_and_the_same_command_fetches_it_alone(ray_session, fetch, services, tmp_path, capsys):
     bad = services.files[1]
     bad.announced = b"something else"
     command = ["midog++", "--to", str(tmp_path), "--mirror", services.url]
-    assert job(command) == 3
+    assert fetch(command) == 3
     assert "slides/201.tiff failed: 201.tiff came twice with another checksum" in capsys.readouterr().err
     assert [row.slide_id for row in read_manifest(str(tmp_path / "manifest.csv"))] == ["001", "505"]
     assert pq.read_table(tmp_path / "labels.parquet")["slide_id"].to_pylist() == ["001", "505"]
@@ -84,37 +78,37 @@ def test_a_failed_file_is_named_and_the_same_command_fetches_it_alone(ray_sessio
     (tmp_path / "_fetch/listing.json").unlink()
     bad.announced = None
     services.requests.clear()
-    assert job(command) == 0
+    assert fetch(command) == 0
     assert services.content_requests() == ["201.tiff"]
     assert len(read_manifest(str(tmp_path / "manifest.csv"))) == 3
 
     services.requests.clear()
-    assert job(command) == 0
+    assert fetch(command) == 0
     assert services.requests == []
 
 
-def test_finished_files_stay_when_another_mirror_takes_over(ray_session, job, services, tmp_path):
-    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
+def test_finished_files_stay_when_another_mirror_takes_over(ray_session, fetch, services, tmp_path):
+    assert fetch(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
     with serving() as other:
         other.files = services.files
         other.add("202.tiff", b"new there")
-        assert job(["midog++", "--to", str(tmp_path), "--mirror", other.url]) == 0
+        assert fetch(["midog++", "--to", str(tmp_path), "--mirror", other.url]) == 0
         assert other.content_requests() == ["202.tiff"]
 
 
-def test_only_some_slides_come_with_their_labels(ray_session, job, services, tmp_path):
-    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "0*.tiff,5*.tiff"]) == 0
+def test_only_some_slides_come_with_their_labels(ray_session, fetch, services, tmp_path):
+    assert fetch(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "0*.tiff,5*.tiff"]) == 0
     assert sorted(p.name for p in (tmp_path / "slides").iterdir()) == ["001.tiff", "505.tiff"]
     assert pq.read_table(tmp_path / "labels.parquet")["slide_id"].to_pylist() == ["001", "505"]
 
 
-def test_verify_names_what_differs_from_catalogue_and_listing(ray_session, job, services, tmp_path, capsys):
+def test_verify_names_what_differs_from_catalogue_and_listing(ray_session, fetch, services, tmp_path, capsys):
     command = ["midog++", "--to", str(tmp_path), "--mirror", services.url]
-    assert job(command) == 0
+    assert fetch(command) == 0
     (tmp_path / "slides/505.tiff").write_bytes(b"cut off")
     (tmp_path / "slides/201.tiff").unlink()
     services.requests.clear()
-    assert job([*command, "--verify"]) == 3
+    assert fetch([*command, "--verify"]) == 3
     said = capsys.readouterr().err
     assert "slides/505.tiff has 7 of 400,000 bytes" in said
     assert "slides/201.tiff is missing" in said
@@ -124,7 +118,7 @@ def test_verify_names_what_differs_from_catalogue_and_listing(ray_session, job, 
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the public label files are not in ../shared/data")
-def test_the_published_tupac_labels_pass_verification(ray_session, job, tmp_path, capsys):
+def test_the_published_tupac_labels_pass_verification(ray_session, fetch, tmp_path, capsys):
     with serving() as services:
         for name, file in (
             ("TUPAC_alternativeLabels_augmented_training.sqlite", "alternative_labels.sqlite"),
@@ -132,20 +126,20 @@ def test_the_published_tupac_labels_pass_verification(ray_session, job, tmp_path
         ):
             services.add(name, (DATA / "tupac" / file).read_bytes())
         command = ["tupac16", "--to", str(tmp_path), "--mirror", services.url, "--labels", "original"]
-        assert job(command) == 0
-        assert job([*command, "--verify"]) == 0
+        assert fetch(command) == 0
+        assert fetch([*command, "--verify"]) == 0
     labels = pq.read_table(tmp_path / "labels.parquet")
     assert labels.num_rows == 1552
     assert not (tmp_path / "manifest.csv").exists()
     assert labels["domain"][0].as_py() == "human breast cancer, Aperio ScanScope XT, UMC Utrecht, Human"
 
 
-def test_atypical_figures_of_ami_br_become_a_label_table(ray_session, job, tmp_path):
+def test_atypical_figures_of_ami_br_become_a_label_table(ray_session, fetch, tmp_path):
     header = "slide,dataset,uid,x,y,expert1_label,expert1_atypical,expert2_atypical,expert3_atypical,majority_atypical"
     rows = ["002.tiff,MIDOG21,6,4422,216,x,False,False,False,False", "01.tif,TUPAC16,7,5,6,x,True,True,False,True"]
     with serving() as services:
         services.add("AMi-Br.csv", "\n".join([header, *rows]).encode())
-        assert job(["ami-br", "--to", str(tmp_path), "--mirror", services.url]) == 0
+        assert fetch(["ami-br", "--to", str(tmp_path), "--mirror", services.url]) == 0
     labels = pq.read_table(tmp_path / "labels.parquet").to_pylist()
     assert [(r["dataset"], r["slide_id"], r["x_px"], r["subtype"]) for r in labels] == [
         ("MIDOG21", "002", 4422, "normal"),
@@ -153,34 +147,22 @@ def test_atypical_figures_of_ami_br_become_a_label_table(ray_session, job, tmp_p
     ]
 
 
-def test_a_dataset_arrives_in_object_storage(ray_session, job, services, monkeypatch):
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    options = {"endpoint_url": endpoint, "key": "testing", "secret": "testing"}
-    client = boto3.client(
-        "s3", endpoint_url=endpoint, aws_access_key_id="t", aws_secret_access_key="t", region_name="us-east-1"
-    )
-    client.create_bucket(Bucket="cohort")
-    try:
-        command = ["midog++", "--to", "s3://cohort/midogpp", "--mirror", services.url]
-        command += ["--storage_options", json.dumps(options)]
-        assert job(command) == 0
-        rows = read_manifest("s3://cohort/midogpp/manifest.csv", options)
-        assert [row.uri for row in rows] == [f"s3://cohort/midogpp/slides/{name}" for name in SLIDES]
-        filesystem = fsspec.filesystem("s3", **options)
-        assert filesystem.cat_file(rows[1].uri) == SLIDES["201.tiff"]
-        assert not filesystem.exists("s3://cohort/midogpp/_fetch/parts")
-        services.requests.clear()
-        assert job(command) == 0
-        assert services.requests == []
-    finally:
-        server.stop()
+def test_a_dataset_arrives_in_object_storage(ray_session, fetch, services, s3):
+    command = ["midog++", "--to", "s3://slides/midogpp", "--mirror", services.url, "--storage_options", json.dumps(s3)]
+    assert fetch(command) == 0
+    rows = read_manifest("s3://slides/midogpp/manifest.csv", s3)
+    assert [row.uri for row in rows] == [f"s3://slides/midogpp/slides/{name}" for name in SLIDES]
+    filesystem = fsspec.filesystem("s3", **s3)
+    assert filesystem.cat_file(rows[1].uri) == SLIDES["201.tiff"]
+    assert not filesystem.exists("s3://slides/midogpp/_fetch/parts")
+    services.requests.clear()
+    assert fetch(command) == 0
+    assert services.requests == []
 
 
-def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, job, services, tmp_path, capsys):
-    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
-    assert job(["cmc", "--to", str(tmp_path), "--mirror", services.url]) == 2
+def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, fetch, services, tmp_path, capsys):
+    assert fetch(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 0
+    assert fetch(["cmc", "--to", str(tmp_path), "--mirror", services.url]) == 2
     assert "holds midog++" in capsys.readouterr().err
 
 
@@ -196,40 +178,40 @@ def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, job, se
         (["cmc", "--to", "nowhere-yet", "--verify"], "Nothing was fetched into this destination yet"),
     ],
 )
-def test_bad_arguments_end_with_2_before_any_work(job, arguments, said, capsys, tmp_path, monkeypatch):
+def test_bad_arguments_end_with_2_before_any_work(fetch, arguments, said, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert job(arguments) == 2
+    assert fetch(arguments) == 2
     assert said in capsys.readouterr().err
     assert not [*tmp_path.iterdir()]
 
 
-def test_a_glob_without_slides_ends_with_2(job, services, tmp_path):
-    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "*.svs"]) == 2
+def test_a_glob_without_slides_ends_with_2(fetch, services, tmp_path):
+    assert fetch(["midog++", "--to", str(tmp_path), "--mirror", services.url, "--only", "*.svs"]) == 2
     assert not (tmp_path / "slides").exists()
 
 
-def test_an_unreachable_service_ends_with_1(job, services, tmp_path, capsys):
+def test_an_unreachable_service_ends_with_1(fetch, services, tmp_path, capsys):
     services.answers["/zenodo/records/4643381"] = [(404, {})]
-    assert job(["midog2021", "--to", str(tmp_path), "--mirror", services.url]) == 1
+    assert fetch(["midog2021", "--to", str(tmp_path), "--mirror", services.url]) == 1
     assert "zenodo at 127.0.0.1 did not answer" in capsys.readouterr().err
 
 
-def test_a_destination_that_cannot_be_written_ends_with_1(job, services, tmp_path, capsys):
+def test_a_destination_that_cannot_be_written_ends_with_1(fetch, services, tmp_path, capsys):
     (tmp_path / "file").write_bytes(b"no folder")
-    assert job(["midog++", "--to", str(tmp_path / "file"), "--mirror", services.url]) == 1
+    assert fetch(["midog++", "--to", str(tmp_path / "file"), "--mirror", services.url]) == 1
     assert "file" in capsys.readouterr().err
 
 
-def test_a_disk_too_small_is_named_before_any_work(job, services, tmp_path, monkeypatch, capsys):
+def test_a_disk_too_small_is_named_before_any_work(fetch, services, tmp_path, monkeypatch, capsys):
     usage = __import__("shutil").disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    assert job(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 2
+    assert fetch(["midog++", "--to", str(tmp_path), "--mirror", services.url]) == 2
     assert "are free in" in capsys.readouterr().err
     assert services.content_requests() == []
 
 
-def test_the_catalogue_and_the_help_name_counts_units_and_defaults(job, capsys):
-    assert job(["--list"]) == 0
+def test_the_catalogue_and_the_help_name_counts_units_and_defaults(fetch, capsys):
+    assert fetch(["--list"]) == 0
     assert "CODAEL 13,907 / 36,379" in capsys.readouterr().out
-    assert job(["--help"]) == 0
+    assert fetch(["--help"]) == 0
     assert "1 to 64" in capsys.readouterr().out
