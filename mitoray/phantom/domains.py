@@ -1,6 +1,5 @@
 """The domains of the phantoms: invented tissues, stains and scanners that differ as real ones do."""
 
-import math
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -8,6 +7,7 @@ from mitoray.errors import BadOption
 
 MIN_MPP: Final = 0.2
 MAX_MPP: Final = 0.6
+MAX_PER_MM2: Final = 20_000
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ class PhantomDomain:
         for option in ("nest_share", "fat_share", "atypical_share", "vesicular"):
             if not 0 <= getattr(tumour, option) <= 1:
                 raise BadOption(f"{self.name}: {option} is {getattr(tumour, option)}; give a share from 0 to 1")
-        for option in ("figures_per_mm2", "imposters_per_mm2", "nuclei_per_mm2"):
+        for option, least in (("figures_per_mm2", 0), ("imposters_per_mm2", 0), ("nuclei_per_mm2", 500)):
             value = getattr(tumour, option)
-            if not (math.isfinite(value) and 0 <= value <= 20_000):
-                raise BadOption(f"{self.name}: {option} is {value}; give a density from 0 to 20,000 per mm²")
+            if not least <= value <= MAX_PER_MM2:
+                raise BadOption(f"{self.name}: {option} is {value}; give {least} to {MAX_PER_MM2} per mm²")
 
     @property
     def mpp(self) -> float:

@@ -64,10 +64,6 @@ def expose(rng: np.random.Generator, domain: PhantomDomain, planes: Field) -> ND
 
 def _densities(stain: Stain) -> NDArray[np.float32]:
     """(3, 2) float32: natural-logarithmic optical density per channel of one unit of haematoxylin and of eosin."""
-    columns = (
-        (stain.haematoxylin, stain.haematoxylin_strength),
-        (stain.eosin, stain.eosin_strength),
-    )
-    return np.stack(
-        [np.multiply(vector, strength * OPTICAL_DENSITY, dtype=np.float32) for vector, strength in columns], 1
-    )
+    vectors = np.array([stain.haematoxylin, stain.eosin]).T
+    strengths = np.array([stain.haematoxylin_strength, stain.eosin_strength])
+    return np.asarray(vectors * strengths * OPTICAL_DENSITY, dtype=np.float32)

@@ -42,7 +42,7 @@ def write_slide(phantom: Phantom, path: Path | str) -> None:
         # Readers of Aperio files take the second page for a thumbnail, whatever it holds.
         thumbnail = _thumbnail(level)
         file.write(thumbnail, description=about, photometric="rgb", compression="jpeg", rowsperstrip=16, metadata=None)
-        while max(level.shape) > _SMALLEST_LEVEL_PX:
+        while max(level.shape) > _SMALLEST_LEVEL_PX and min(level.shape[:2]) >= _STEP:
             level = _shrink(level)
             file.write(level, description=about, **options)
 

@@ -193,6 +193,14 @@ def test_small_slides_of_any_shape_can_be_drawn(name, seed, width_um, height_um)
     assert ((xy > 8 / phantom.mpp) & (xy < np.array([width, height]) - 8 / phantom.mpp)).all()
 
 
+def test_tissue_without_tumour_has_no_labels():
+    stroma = changed(DOMAINS["phantom-breast-a"], nest_share=0.0, figures_per_mm2=0, imposters_per_mm2=0)
+    phantom = draw_phantom(stroma, seed=1, width_px=500, height_px=500)
+    assert phantom.labels.num_rows == 0
+    assert phantom.labels.schema == LABELS
+    assert np.mean(~on_glass(phantom)) > 0.3
+
+
 def test_unknown_domain_names_the_known_ones():
     with pytest.raises(BadOption, match="phantom-breast-a"):
         draw_phantom("phantom-unicorn", seed=1)
@@ -209,7 +217,8 @@ def test_negative_seed_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("nest_share", 1.5), ("atypical_share", -0.1), ("figures_per_mm2", float("nan"))]
+    ("option", "value"),
+    [("nest_share", 1.5), ("atypical_share", -0.1), ("figures_per_mm2", float("nan")), ("nuclei_per_mm2", 0)],
 )
 def test_impossible_tumour_is_refused(option, value):
     with pytest.raises(BadOption, match=option):

@@ -60,6 +60,12 @@ def test_tiles_are_compressed_and_sized_as_the_scanner_does(written):
         assert path.stat().st_size < phantom.image.nbytes / 3
 
 
+def test_long_thin_slide_can_be_written(tmp_path):
+    write_slide(draw_phantom("phantom-neuroendocrine-a", seed=1, width_px=5000, height_px=120), tmp_path / "slide.svs")
+    with openslide.OpenSlide(tmp_path / "slide.svs") as slide:
+        assert slide.level_dimensions == ((5000, 120), (1250, 30), (312, 7))
+
+
 def test_half_micrometre_slide_says_twenty_fold(tmp_path):
     write_slide(draw_phantom("phantom-neuroendocrine-a", seed=1, width_px=300, height_px=300), tmp_path / "slide.svs")
     with openslide.OpenSlide(tmp_path / "slide.svs") as slide:
