@@ -27,6 +27,7 @@ from mitoray.evaluation.matching import RADIUS_UM, FloatArray
 from mitoray.evaluation.tables import ALL, as_text, domain_table
 from mitoray.evaluation.thresholds import best_threshold
 from mitoray.labels import read_labels
+from mitoray.slide import redact
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,7 @@ def run(options: Evaluate) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     document = {
         "mitoray": __version__,
-        "options": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(options).items()},
+        "options": {k: redact(str(v)) if isinstance(v, Path | str) else v for k, v in asdict(options).items()},
         "threshold": threshold,
         "threshold_origin": "best" if options.threshold is None else "given",
         "rows": [row.as_json() for row in rows],

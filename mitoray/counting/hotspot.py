@@ -159,17 +159,17 @@ class _Search:
             return cells
         counts = self._count(centres, 1.0)
         self._offer(centres, counts)
-        kept = self._may_win(bounds, centres, side)
         if side <= _LEAST_SIDE:
             return cells[:0]
+        kept = self._may_win(bounds, centres, side)
         cells, centres, bounds, counts = cells[kept], centres[kept], bounds[kept], counts[kept]
-        open_ = np.ones(len(cells), dtype=bool)
+        undone = np.ones(len(cells), dtype=bool)
         for i in np.flatnonzero((bounds - counts <= _FEW) | (side <= _FINE_SIDE)):
-            open_[i] = self._may_win(bounds[i], centres[i, None], side)[0] and not self._enumerate(
+            undone[i] = self._may_win(bounds[i], centres[i, None], side)[0] and not self._enumerate(
                 centres[i], side, reach
             )
         corners = np.array([(0.0, 0.0), (0.0, 0.5), (0.5, 0.0), (0.5, 0.5)]) * side
-        return (cells[open_][:, None] + corners).reshape(-1, 2)
+        return (cells[undone][:, None] + corners).reshape(-1, 2)
 
     def _enumerate(self, centre: FloatArray, side: float, reach: float) -> bool:
         """Offer every centre in the cell at which the points covered can change, or the centroid can come nearest.
@@ -201,11 +201,11 @@ def _circle_crossings(points: FloatArray, origin: FloatArray, window: tuple[Floa
     """Crossings in the window of the unit circles around the points, their nearest points to `origin`, and that."""
     first, second = np.triu_indices(len(points), k=1)
     chord = points[second] - points[first]
-    half_squared = (chord**2).sum(axis=1) / 4
-    crossing = (half_squared > 0) & (half_squared <= _BORDER**2)
-    first, second, chord, half_squared = first[crossing], second[crossing], chord[crossing], half_squared[crossing]
-    height = np.sqrt(np.maximum(1 - half_squared, 0) / half_squared) / 2
-    sideways = np.stack([-chord[:, 1], chord[:, 0]], axis=1) * height[:, None]
+    apart = np.hypot(chord[:, 0], chord[:, 1])
+    crossing = (apart > 0) & (apart <= 2 * _BORDER)
+    first, second, chord, apart = first[crossing], second[crossing], chord[crossing], apart[crossing]
+    height = np.sqrt(np.maximum(1 - apart**2 / 4, 0))
+    sideways = np.stack([-chord[:, 1], chord[:, 0]], axis=1) / apart[:, None] * height[:, None]
     middle = (points[first] + points[second]) / 2
     outward = origin - points
     length = np.linalg.norm(outward, axis=1)

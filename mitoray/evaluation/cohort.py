@@ -46,11 +46,8 @@ class MatchedCohort:
 
     def of_domain(self, domain: str) -> "MatchedCohort":
         """The slides of one domain."""
-        return self.take([i for i, slide in enumerate(self.slides) if slide.domain == domain])
-
-    def take(self, indices: Sequence[int]) -> "MatchedCohort":
-        """The slides at these places, which may repeat."""
-        return MatchedCohort(tuple(self.slides[i] for i in indices), tuple(self.matchings[i] for i in indices))
+        at = [i for i, slide in enumerate(self.slides) if slide.domain == domain]
+        return MatchedCohort(tuple(self.slides[i] for i in at), tuple(self.matchings[i] for i in at))
 
     def counts(self, threshold: float) -> IntArray:
         """(slides, 3) int64: true positives, false positives and false negatives at score > threshold."""

@@ -44,8 +44,8 @@ class Sweep:
         return np.append(0, self.tp)[n_above], np.append(0, self.fp)[n_above]
 
 
-class Detections:
-    """The scored outcomes of several slides in one falling order, to be swept whole or resampled by slide."""
+class ScoredOutcomes:
+    """True and false positives of several slides by falling score, to be swept whole or resampled by slide."""
 
     def __init__(self, matchings: Sequence[Matching]) -> None:
         scores = [s for m in matchings for s in (m.true_scores, m.false_scores)]
@@ -69,7 +69,7 @@ class Detections:
 
 def sweep(matchings: Sequence[Matching]) -> Sweep:
     """Counts over all slides at every threshold that makes a difference."""
-    return Detections(matchings).sweep()
+    return ScoredOutcomes(matchings).sweep()
 
 
 def average_precision(counts: Sweep) -> float:

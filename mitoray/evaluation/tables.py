@@ -8,7 +8,7 @@ import numpy as np
 
 from mitoray.evaluation.bootstrap import slide_interval
 from mitoray.evaluation.cohort import MatchedCohort
-from mitoray.evaluation.curves import Detections, average_precision, sensitivity_at
+from mitoray.evaluation.curves import ScoredOutcomes, average_precision, sensitivity_at
 from mitoray.evaluation.matching import FloatArray, f1_score, precision, recall
 from mitoray.evaluation.thresholds import best_threshold
 
@@ -95,8 +95,8 @@ def _cells(row: DomainScores) -> dict[str, str]:
 def _row(
     name: str, cohort: MatchedCohort, threshold: float, repeats: int, seed: int, grid: FloatArray | None
 ) -> DomainScores:
-    counts, detections = cohort.counts(threshold), Detections(cohort.matchings)
-    whole = detections.sweep()
+    counts, outcomes = cohort.counts(threshold), ScoredOutcomes(cohort.matchings)
+    whole = outcomes.sweep()
     own = best_threshold(whole, grid)
     per_image = np.array([f1_score(*row) for row in counts.tolist()])
     judged = per_image[~np.isnan(per_image)]
@@ -106,7 +106,7 @@ def _row(
     if repeats:
         statistics = (
             lambda times: f1_score(*(times @ counts).tolist()),
-            lambda times: average_precision(detections.sweep(times)),
+            lambda times: average_precision(outcomes.sweep(times)),
         )
         intervals = [slide_interval(s, len(counts), repeats=repeats, seed=seed) for s in statistics]
     return DomainScores(

@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score
 
 from mitoray.errors import BadOption
 from mitoray.evaluation.bootstrap import slide_interval
-from mitoray.evaluation.curves import Detections, average_precision, froc, sensitivity_at, sweep
+from mitoray.evaluation.curves import ScoredOutcomes, average_precision, froc, sensitivity_at, sweep
 from mitoray.evaluation.matching import Matching, f1_score, match, match_linked
 from mitoray.evaluation.thresholds import best_threshold
 
@@ -139,7 +139,7 @@ def test_froc_counts_false_positives_per_mm2():
 def test_drawing_a_slide_twice_is_having_it_twice(parts, random):
     cohort = [matching(*part) for part in parts]
     times = np.array([random.randint(0, 3) for _ in cohort])
-    drawn = Detections(cohort).sweep(times)
+    drawn = ScoredOutcomes(cohort).sweep(times)
     copies = [m for m, n in zip(cohort, times, strict=True) for _ in range(n)]
     for threshold, tp, fp in zip(drawn.thresholds, drawn.tp, drawn.fp, strict=True):
         assert [tp, fp, drawn.n_labels - tp] == (counts_of(copies, threshold) if copies else [0, 0, 0])
