@@ -25,8 +25,9 @@ def froc_figure(sweeps: Mapping[str, Sweep], area_mm2: Mapping[str, float]) -> F
     figure, axes = _figure("false positives per mm²", "sensitivity")
     for name, area in area_mm2.items():
         rate, sensitivity = froc(sweeps[name], area)
-        axes.plot(np.maximum(rate, 1e-3), sensitivity, label=name, **_style(name))
+        axes.step(np.maximum(rate, 1e-6), sensitivity, where="post", label=name, **_style(name))  # log has no zero
     axes.set_xscale("log")
+    axes.set_xlim(left=0.02)
     axes.legend(fontsize="small")
     return figure
 
