@@ -1,8 +1,8 @@
 """The table of contents of a slide file: its levels, where their tiles lie, what the metadata says."""
 
-import contextlib
 import logging
 import math
+import os
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile, TiffFileError
+from tifffile import TiffFile
 from tiffslide import TiffSlide
 
 from mitoray.errors import NotASlide, SlideError, TruncatedSlide
@@ -56,12 +56,13 @@ class Pyramid:
 
 def read_pyramid(file: SlideFile) -> Pyramid:
     """Read the table of contents. Errors: NotASlide, TruncatedSlide, and those of `SlideFile`."""
+    reader = RangeFile(file)
     try:
-        tiff_slide = TiffSlide(RangeFile(file))
+        tiff_slide = TiffSlide(reader)
     except SlideError:
         raise
     except Exception as exc:
-        if _first_directory_is_missing(file):
+        if _first_directory_is_missing(reader):
             raise TruncatedSlide(f"{file.name} ends before its table of contents. {COPY_AGAIN}") from exc
         raise NotASlide(
             f"{file.name} is no TIFF-based slide, whatever its name says ({exc}). "
@@ -69,7 +70,9 @@ def read_pyramid(file: SlideFile) -> Pyramid:
         ) from exc
     with tiff_slide:
         tiff = tiff_slide.ts_tifffile
-        _refuse_broken_chain(tiff, file)
+        if _first_directory_is_missing(reader):
+            raise TruncatedSlide(f"{file.name} ends before its table of contents. {COPY_AGAIN}")
+        _refuse_broken_chain(tiff, reader, file.name)
         properties = _properties(tiff_slide, file.name)
         if "tiffslide.series-composition" in properties and len(_areas(properties)) != 1:
             raise NotASlide(f"{file.name} holds {len(_areas(properties))} scanned areas. Export each to its own file.")
@@ -151,26 +154,24 @@ def _areas(properties: Mapping[str, Any]) -> Mapping[int, Any]:
     return properties["tiffslide.series-composition"].located_series  # type: ignore[no-any-return]
 
 
-def _first_directory_is_missing(file: SlideFile) -> bool:
-    """Whether a TIFF header points past the end of the file."""
-    head = RangeFile(file).read(16)
-    with contextlib.suppress(KeyError, struct.error):
-        order = {b"II": "<", b"MM": ">"}[head[:2]]
-        version = struct.unpack(order + "H", head[2:4])[0]
-        if version not in (42, 43):
-            return False
-        offset = struct.unpack(order + "I", head[4:8]) if version == 42 else struct.unpack(order + "Q", head[8:16])
-        return bool(offset[0] + 2 > file.size_bytes)
-    return head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-def _refuse_broken_chain(tiff: TiffFile, file: SlideFile) -> None:
-    """tifffile takes a pointer past the end of the file for the end of the list of images; here it is a loss."""
+def _first_directory_is_missing(reader: RangeFile) -> bool:
+    """Whether this is a TIFF header that ends early or points past the end of the file."""
+    head = reader.read_at(0, 16)
+    size = reader.seek(0, os.SEEK_END)
+    formats = {b"II*\0": "<4xI", b"MM\0*": ">4xI", b"II+\0": "<8xQ", b"MM\0+": ">8xQ"}
+    if head[:4] not in formats:
+        return False
     try:
-        position = tiff.pages.next_page_offset
-        following = b"" if position is None else RangeFile(file).read_at(position, tiff.tiff.offsetsize)
-        first = _first_directory_is_missing(file)
-    except TiffFileError as exc:
-        raise TruncatedSlide(f"{file.name}: the list of images cannot be read ({exc}). {COPY_AGAIN}") from exc
-    if first or (position is not None and any(following)) or len(following) < tiff.tiff.offsetsize:
-        raise TruncatedSlide(f"{file.name} ends before its list of images does. {COPY_AGAIN}")
+        (offset,) = struct.unpack_from(formats[head[:4]], head)
+    except struct.error:
+        return True
+    return bool(offset + 2 > size)
+
+
+def _refuse_broken_chain(tiff: TiffFile, reader: RangeFile, name: str) -> None:
+    """tifffile takes a pointer past the end of the file for the end of the list of images; here it is a loss."""
+    position = tiff.pages.next_page_offset
+    size = reader.seek(0, os.SEEK_END)
+    pointer = b"" if position is None else reader.read_at(position, tiff.tiff.offsetsize)
+    if len(pointer) < tiff.tiff.offsetsize or struct.unpack(tiff.tiff.offsetformat, pointer)[0] >= size:
+        raise TruncatedSlide(f"{name} ends before its list of images does. {COPY_AGAIN}")

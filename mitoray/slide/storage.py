@@ -1,5 +1,6 @@
 """Bytes of one slide file, wherever fsspec finds it, with failures in the words of `mitoray.errors`."""
 
+import bisect
 import errno
 import io
 import logging
@@ -53,6 +54,7 @@ class SlideFile:
 
     def __init__(self, uri: str, storage_options: dict[str, Any] | None = None) -> None:
         self.name = redact(uri)
+        self._process = os.getpid()
         try:
             self._fs, self._path = _file_system(uri, storage_options or {})
         except (ImportError, ValueError) as exc:
@@ -77,6 +79,8 @@ class SlideFile:
 
         Ranges close to each other travel together; on object stores all requests run at once.
         """
+        if os.getpid() != self._process:
+            raise RuntimeError(f"{self.name} was opened before a fork, which connections do not survive. Open it again")
         merged = merge_ranges(ranges)
         starts, ends = [start for start, _ in merged], [end for _, end in merged]
         blocks = self._patiently(
@@ -87,11 +91,11 @@ class SlideFile:
                 self._refuse_whole_files()
             if len(block) < end - start:
                 raise TruncatedSlide(f"{self.name} ends before byte {end}. Copy it again from its source.")
-        found = []
-        for start, end in ranges:
-            home = next(i for i, (low, high) in enumerate(merged) if low <= start and end <= high)
-            found.append(blocks[home][start - starts[home] : end - starts[home]])
-        return found
+        homes = [bisect.bisect_right(starts, start) - 1 for start, _ in ranges]
+        return [
+            blocks[home][start - starts[home] : end - starts[home]]
+            for home, (start, end) in zip(homes, ranges, strict=True)
+        ]
 
     def _prove_ranges(self) -> None:
         """Ask for one byte in the middle: reading a whole file to learn that ranges are ignored would be dear."""

@@ -124,15 +124,21 @@ def _decompressed(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
 
 def _jpeg2000(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
     pixels: NDArray[np.uint8] = imagecodecs.jpeg2k_decode(data)
-    is_codestream = data[:4] == b"\xff\x4f\xff\x51"
-    # A bare codestream cannot say that it holds YCbCr; inside a JP2 file it can, and the codec has converted it.
-    if is_codestream and YCBCR in (tile_format.photometric, _photometric_of(tile_format.compression)):
+    holds_ycbcr = tile_format.photometric == YCBCR or tile_format.compression == APERIO_JPEG2000_YCBCR
+    if holds_ycbcr and _is_plain_codestream(data):
         return np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))
     return pixels
 
 
-def _photometric_of(compression: int) -> int | None:
-    return YCBCR if compression == APERIO_JPEG2000_YCBCR else None
+def _is_plain_codestream(data: bytes) -> bool:
+    """Whether the codec cannot know that these are YCbCr samples.
+
+    A JP2 file says so, and of a codestream with chroma subsampled (ISO 15444-1, A.5.1) the codec infers it; then it
+    has converted them to RGB already.
+    """
+    is_codestream = data[:4] == b"\xff\x4f\xff\x51"
+    subsampling = data[46:48]
+    return is_codestream and subsampling == b"\1\1"
 
 
 def _shaped(plain: NDArray[np.uint8], tile_format: TileFormat, height_px: int) -> NDArray[np.uint8]:

@@ -96,7 +96,7 @@ def find_tissue(slide: Slide, tissue_uri: str | None = None, storage_options: di
 def _mask_of(encoded: bytes, name: str, width_px: int, height_px: int, mpp: float) -> NDArray[np.bool_]:
     try:
         with Image.open(io.BytesIO(encoded)) as image:
-            pixels = np.asarray(image)
+            pixels = np.asarray(image.getchannel(0) if image.mode == "LA" else image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
         raise BadTissueMask(
             f"{name} is no image that can be read ({exc}). Give a PNG or TIFF, at most 10,000 px wide."

@@ -1,4 +1,5 @@
 import logging
+import multiprocessing
 import pickle
 import shutil
 import struct
@@ -139,6 +140,24 @@ def test_a_slide_whose_every_tile_is_corrupt_has_no_overview(tmp_path):
         overwrite(path, offset, bytes(size))
     with open_slide(str(path)) as slide, pytest.raises(CorruptTile):
         slide.thumbnail()
+
+
+def test_a_slide_opened_before_a_fork_is_refused_after_it(slide_path):
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe()
+
+    def read(slide):
+        try:
+            slide.read_region(Rect(0, 0, 64, 64), 0.25)
+        except RuntimeError as error:
+            sender.send(str(error))
+
+    with open_slide(str(slide_path)) as slide:
+        child = context.Process(target=read, args=(slide,))
+        child.start()
+        child.join(30)
+        assert receiver.poll()
+        assert "before a fork" in receiver.recv()
 
 
 def test_an_open_slide_is_not_sent_to_another_process(slide_path):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import openslide
 import pytest
@@ -86,6 +88,22 @@ def test_aperio_jpeg2000_in_ycbcr_keeps_its_colours(tmp_path):
         pixels = slide.read_region(Rect(0, 0, 620, 500), 0.25).astype(int)
     assert np.abs(pixels - by_openslide(path, 0, 0, 620)[:500]).max() <= 3
     assert np.abs(pixels - image).max() <= 10
+
+
+def test_aperio_jpeg2000_with_chroma_subsampled_keeps_its_colours(tmp_path):
+    # A 48 px tile by OpenJPEG, 4:2:2: red rises to the right twice as fast as green, blue falls downwards.
+    tile = (Path(__file__).parent / "ycbcr_422.j2k").read_bytes()
+    rows, columns = np.mgrid[:48, :48]
+    truth = np.dstack([120 + 2 * columns, 60 + columns, 180 - rows])
+    path = tmp_path / "slide.svs"
+    tifffile.imwrite(
+        path, iter([tile] * 4), shape=(96, 96, 3), dtype=np.uint8, tile=(48, 48), compression=33003,
+        photometric="rgb", description=aperio(np.zeros((96, 96, 3)), 0.25, 48), metadata=None,
+    )  # fmt: skip
+    with open_slide(str(path)) as slide:
+        pixels = slide.read_region(Rect(48, 0, 48, 48), 0.25).astype(int)
+    assert np.abs(pixels - truth).max() <= 8
+    assert np.abs(pixels - by_openslide(path, 48, 0, 48)).max() <= 3
 
 
 @pytest.mark.parametrize("compression", ["lzw", "jpeg", None])
@@ -216,3 +234,19 @@ def test_bytes_fetched_in_one_place_decode_in_another(tmp_path, mpp):
     assert RegionBytes.from_bytes(region.to_bytes()) == region
     assert (decode_region(RegionBytes.from_bytes(region.to_bytes())) == pixels).all()
     assert sum(map(len, region.tiles)) < pixels.nbytes * (mpp / 0.25) ** 2
+
+
+@pytest.mark.parametrize("layout", ["pages", "big-endian BigTIFF", "SubIFDs"])
+def test_levels_are_found_however_they_are_stored(tmp_path, layout):
+    levels = [stained(1000, 1200)]
+    levels += [halved(levels[0]), halved(halved(levels[0]))]
+    options = {"tile": (256, 256), "photometric": "rgb", "metadata": None, "compression": "lzw"}
+    big = {"bigtiff": True, "byteorder": ">"} if layout == "big-endian BigTIFF" else {}
+    with tifffile.TiffWriter(tmp_path / "s.tif", **big) as tiff:
+        tiff.write(levels[0], subifds=2 if layout == "SubIFDs" else None, **options)
+        for level in levels[1:]:
+            tiff.write(level, subfiletype=1, **options)
+    with open_slide(str(tmp_path / "s.tif"), mpp=0.25) as slide:
+        assert [level.downsample for level in slide.levels] == [1, 2, 4]
+        for level, mpp in zip(levels, (0.25, 0.5, 1.0), strict=True):
+            assert (slide.read_region(Rect(0, 0, 1200, 1000), mpp) == level).all()

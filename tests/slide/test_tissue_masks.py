@@ -141,7 +141,15 @@ def slide_path(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("name", "mode", "value"),
-    [("m.png", "1", 1), ("m.png", "L", 1), ("m.png", "RGB", (0, 0, 1)), ("m.tif", "L", 255), ("m.png", "I;16", 7)],
+    [
+        ("m.png", "1", 1),
+        ("m.png", "L", 1),
+        ("m.png", "RGB", (0, 0, 1)),
+        ("m.tif", "L", 255),
+        ("m.png", "I;16", 7),
+        ("m.png", "RGBA", (0, 9, 0, 255)),
+        ("m.png", "LA", (9, 255)),
+    ],
 )
 def test_a_given_mask_is_tissue_where_it_is_not_zero(slide_path, tmp_path, name, mode, value):
     mask = Image.new(mode, (300, 200))
