@@ -26,12 +26,12 @@ def circle_centres(points, radius):
     centres = [goal, *z]
     for p in z:
         if p != goal:
-            centres.append(p + radius * (goal - p) / abs(goal - p))
+            centres.append(p + radius * np.exp(1j * np.angle(goal - p)))
     for p, q in itertools.combinations(z, 2):
         d = abs(q - p)
         if 0 < d <= 2 * radius * (1 + 1e-12):
             h = max(radius**2 - d**2 / 4, 0) ** 0.5
-            centres += [(p + q) / 2 + sign * 1j * (q - p) / d * h for sign in (1, -1)]
+            centres += [(p + q) / 2 + sign * 1j * np.exp(1j * np.angle(q - p)) * h for sign in (1, -1)]
     return np.array(centres), z, goal
 
 
