@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from tifffile import TiffFile
+from tifffile import TiffFile, TiffPageSeries
 from tiffslide import TiffSlide
 
 from mitoray.errors import NotASlide, SlideError, TruncatedSlide
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 TILE_BYTES_MAX: Final = 1 << 28
 """256 MiB: the most that one decoded tile or strip may take."""
 COPY_AGAIN: Final = "Copy it again from its source."
+FIRST_DIRECTORY: Final = {b"II*\0": "<4xI", b"MM\0*": ">4xI", b"II+\0": "<8xQ", b"MM\0+": ">8xQ"}
+"""Where a header of TIFF, big-endian TIFF, BigTIFF, big-endian BigTIFF points to the first image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,55 +59,42 @@ class Pyramid:
 def read_pyramid(file: SlideFile) -> Pyramid:
     """Read the table of contents. Errors: NotASlide, TruncatedSlide, and those of `SlideFile`."""
     reader = RangeFile(file)
+    _refuse_other_files(reader, file.name)
+    reader.seek(0)
     try:
-        tiff_slide = TiffSlide(reader)
+        with TiffSlide(reader) as slide:
+            _refuse_broken_chain(slide.ts_tifffile, reader, file.name)
+            properties = _properties(slide, file.name)
+            series = slide.ts_tifffile.series[int(properties.get("tiffslide.series-index", 0))]
+            return Pyramid(*_read_levels(series, file), properties, slide.ts_tifffile.ome_metadata)
     except SlideError:
         raise
     except Exception as exc:
-        if _first_directory_is_missing(reader):
-            raise TruncatedSlide(f"{file.name} ends before its table of contents. {COPY_AGAIN}") from exc
-        raise NotASlide(
-            f"{file.name} is no TIFF-based slide, whatever its name says ({exc}). "
-            "Aperio SVS, Leica SCN, Hamamatsu NDPI, Philips and generic tiled TIFF are read."
-        ) from exc
-    with tiff_slide:
-        tiff = tiff_slide.ts_tifffile
-        if _first_directory_is_missing(reader):
-            raise TruncatedSlide(f"{file.name} ends before its table of contents. {COPY_AGAIN}")
-        _refuse_broken_chain(tiff, reader, file.name)
-        properties = _properties(tiff_slide, file.name)
-        if "tiffslide.series-composition" in properties and len(_areas(properties)) != 1:
-            raise NotASlide(f"{file.name} holds {len(_areas(properties))} scanned areas. Export each to its own file.")
-        try:
-            series = tiff.series[int(properties.get("tiffslide.series-index", 0))]
-        except SlideError:
-            raise
-        except Exception as exc:
-            raise TruncatedSlide(f"{file.name}: the list of images cannot be read ({exc}). {COPY_AGAIN}") from exc
-        return Pyramid(*_read_levels(series, file), properties, tiff.ome_metadata)
+        raise NotASlide(f"{file.name}: its table of contents makes no sense ({exc}). {COPY_AGAIN}") from exc
 
 
-def _read_levels(series: Any, file: SlideFile) -> tuple[tuple[Level, ...], tuple[TileIndex, ...]]:
+def _read_levels(series: TiffPageSeries, file: SlideFile) -> tuple[tuple[Level, ...], tuple[TileIndex, ...]]:
     levels: list[Level] = []
     indices: list[TileIndex] = []
     for number, level in enumerate(series.levels):
-        page = level.pages[0]
+        # Aperio stores focal planes as a stack, of which the first is the one in focus for the scanner.
         if level.kind != "svs" and len(level.pages) != 1:
             raise NotASlide(f"{file.name} is a stack of {len(level.pages)} images. Export the plane to score.")
+        page: Any = level.pages[0]
         try:
             index = _tile_index(page, file)
-        except NotASlide as exc:
+            width, height = int(page.keyframe.imagewidth), int(page.keyframe.imagelength)
+            downsample = _downsample(levels[0], width, height) if levels else 1.0
+        except TruncatedSlide:
+            raise
+        except Exception as exc:
             if number == 0:
                 raise
-            log.warning("level %d is left out: %s", number, exc)
+            log.warning("%s: level %d is left out: %s", file.name, number, exc)
             continue
-        key = page.keyframe
-        width, height = int(key.imagewidth), int(key.imagelength)
-        downsample = _downsample(levels[0], width, height) if levels else 1.0
-        if levels and downsample <= levels[-1].downsample:
-            continue
-        levels.append(Level(width, height, downsample, index.tile_format.width_px, index.tile_format.height_px))
-        indices.append(index)
+        if not levels or downsample > levels[-1].downsample:
+            levels.append(Level(width, height, downsample, index.tile_format.width_px, index.tile_format.height_px))
+            indices.append(index)
     return tuple(levels), tuple(indices)
 
 
@@ -139,33 +128,33 @@ def _downsample(base: Level, width: int, height: int) -> float:
     return float(whole) if rounded_off else ratio
 
 
-def _properties(tiff_slide: TiffSlide, name: str) -> Mapping[str, Any]:
+def _properties(slide: TiffSlide, name: str) -> Mapping[str, Any]:
+    """tiffslide's properties. NotASlide where they tell of several scanned areas."""
     try:
-        return dict(tiff_slide.properties)
+        properties = dict(slide.properties)
     except SlideError:
         raise
     except Exception as exc:
         # Pixels can be read without metadata; the resolution may come from the manifest.
         log.warning("%s: the metadata cannot be read: %s", name, exc)
         return {}
+    composition = properties.get("tiffslide.series-composition")
+    if composition is not None and len(composition.located_series) != 1:
+        raise NotASlide(f"{name} holds {len(composition.located_series)} scanned areas. Export each to its own file.")
+    return properties
 
 
-def _areas(properties: Mapping[str, Any]) -> Mapping[int, Any]:
-    return properties["tiffslide.series-composition"].located_series  # type: ignore[no-any-return]
-
-
-def _first_directory_is_missing(reader: RangeFile) -> bool:
-    """Whether this is a TIFF header that ends early or points past the end of the file."""
+def _refuse_other_files(reader: RangeFile, name: str) -> None:
+    """NotASlide for what has no TIFF header, TruncatedSlide where the header points past the end of the file."""
     head = reader.read_at(0, 16)
-    size = reader.seek(0, os.SEEK_END)
-    formats = {b"II*\0": "<4xI", b"MM\0*": ">4xI", b"II+\0": "<8xQ", b"MM\0+": ">8xQ"}
-    if head[:4] not in formats:
-        return False
-    try:
-        (offset,) = struct.unpack_from(formats[head[:4]], head)
-    except struct.error:
-        return True
-    return bool(offset + 2 > size)
+    if head[:4] not in FIRST_DIRECTORY:
+        raise NotASlide(
+            f"{name} is no TIFF-based slide, whatever its name says. "
+            "Aperio SVS, Leica SCN, Hamamatsu NDPI, Philips and generic tiled TIFF are read."
+        )
+    where = struct.Struct(FIRST_DIRECTORY[head[:4]])
+    if len(head) < where.size or where.unpack_from(head)[0] + 2 > reader.seek(0, os.SEEK_END):
+        raise TruncatedSlide(f"{name} ends before its table of contents. {COPY_AGAIN}")
 
 
 def _refuse_broken_chain(tiff: TiffFile, reader: RangeFile, name: str) -> None:

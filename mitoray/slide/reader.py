@@ -55,7 +55,7 @@ class Slide:
         self.width_px, self.height_px = pyramid.levels[0].width_px, pyramid.levels[0].height_px
         self.size_bytes = file.size_bytes
         self.properties: Mapping[str, Any] = pyramid.properties
-        self.bounds_offset_px = tuple(int(pyramid.properties.get(f"tiffslide.bounds-{axis}") or 0) for axis in "xy")
+        self.bounds_offset_px = _offset(pyramid.properties, "x"), _offset(pyramid.properties, "y")
         """Where OpenSlide and QuPath see this slide's origin: x, y level-0 px to add to points for their sake."""
         self._file = file
         self._tiles = pyramid.tiles
@@ -150,3 +150,7 @@ class Slide:
         for (_, index), coming in awaited.items():
             window.paste(canvas, index, coming.result(), tile_format)
         return window.image(canvas)
+
+
+def _offset(properties: Mapping[str, Any], axis: str) -> int:
+    return int(properties.get(f"tiffslide.bounds-{axis}") or 0)

@@ -1,3 +1,4 @@
+import contextlib
 import logging
 import multiprocessing
 import pickle
@@ -10,7 +11,7 @@ import tifffile
 from PIL import Image
 from slide_writer import overwrite, stained, tile_span, write_svs
 
-from mitoray.errors import CorruptTile, EmptySlide, NotASlide, SlideForbidden, SlideNotFound, TruncatedSlide
+from mitoray.errors import CorruptTile, EmptySlide, NotASlide, SlideError, SlideForbidden, SlideNotFound, TruncatedSlide
 from mitoray.slide import Rect, open_slide
 
 
@@ -44,7 +45,7 @@ def test_a_folder_is_no_slide(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"slide_id,uri\n1,a.svs\n" * 99, b"II", b"\x89PNG\r\n\x1a\n" + bytes(99)],
+    [b"slide_id,uri\n1,a.svs\n" * 99, b"II*", b"\x89PNG\r\n\x1a\n" + bytes(99)],
     ids=["text", "two bytes", "png"],
 )
 def test_other_files_are_no_slides_whatever_their_name(tmp_path, content):
@@ -78,6 +79,23 @@ def test_a_slide_cut_short_anywhere_is_truncated(slide_path, kept):
     slide_path.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(TruncatedSlide, match="Copy it again"):
         open_slide(str(slide_path), mpp=0.25)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_bytes_of_its_table_of_contents_are_damaged_a_slide_fails_by_name(slide_path, seed):
+    random = np.random.default_rng(seed)
+    data = np.frombuffer(slide_path.read_bytes(), np.uint8)
+    with tifffile.TiffFile(slide_path) as tiff:
+        spans = [(page.offset, 2 + 12 * len(page.tags) + 4) for page in tiff.pages]
+        spans += [(tag.valueoffset, 40) for page in tiff.pages for tag in page.tags]
+    contents = np.concatenate([np.arange(start, min(start + size, len(data))) for start, size in spans])
+    for _ in range(25):
+        damaged = data.copy()
+        damaged[random.choice(contents, 3)] = random.integers(0, 256, 3)
+        slide_path.write_bytes(damaged.tobytes())
+        with contextlib.suppress(SlideError), open_slide(str(slide_path), mpp=0.25) as slide:
+            assert slide.read_region(Rect(100, 100, 200, 200), 0.5).dtype == np.uint8
+            assert slide.thumbnail(4.0).ndim == 3
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])
