@@ -77,7 +77,7 @@ def _read_levels(series: TiffPageSeries, file: SlideFile) -> tuple[tuple[Level, 
     levels: list[Level] = []
     indices: list[TileIndex] = []
     for number, level in enumerate(series.levels):
-        # Aperio stores focal planes as a stack, of which the first is the one in focus for the scanner.
+        # An Aperio level may be a stack of focal planes; the first is read.
         if level.kind != "svs" and len(level.pages) != 1:
             raise NotASlide(f"{file.name} is a stack of {len(level.pages)} images. Export the plane to score.")
         page: Any = level.pages[0]

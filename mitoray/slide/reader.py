@@ -1,6 +1,5 @@
 """Open a slide and read regions of it in µm."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Final, Self
@@ -14,10 +13,7 @@ from mitoray.slide.overview import overview
 from mitoray.slide.pyramid import Level, Pyramid, read_pyramid
 from mitoray.slide.resolution import resolve_mpp
 from mitoray.slide.storage import SlideFile
-from mitoray.slide.tiles import TileFormat
 from mitoray.slide.window import RegionBytes, Window, plan_window
-
-log = logging.getLogger(__name__)
 
 TILE_CACHE_BYTES: Final = 256 << 20
 FETCH_BYTES: Final = 64 << 20
@@ -26,7 +22,7 @@ FETCH_BYTES: Final = 64 << 20
 
 def open_slide(
     uri: str,
-    storage_options: dict[str, Any] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     mpp: float | None = None,
     *,
     tile_cache_bytes: int = TILE_CACHE_BYTES,
@@ -44,7 +40,11 @@ def open_slide(
 
 
 class Slide:
-    """An open slide. Threads may share it; processes open their own."""
+    """An open slide. Threads may share it; processes open their own.
+
+    `mpp`: µm per level-0 px, found in `mpp_source`. `levels`: finest first. `bounds_offset_px`: x, y of this slide's
+    origin where OpenSlide and QuPath see it; add it to points meant for them.
+    """
 
     def __init__(
         self, uri: str, file: SlideFile, pyramid: Pyramid, resolved_mpp: tuple[float, str], cache: TileCache
@@ -56,7 +56,6 @@ class Slide:
         self.size_bytes = file.size_bytes
         self.properties: Mapping[str, Any] = pyramid.properties
         self.bounds_offset_px = _offset(pyramid.properties, "x"), _offset(pyramid.properties, "y")
-        """Where OpenSlide and QuPath see this slide's origin: x, y level-0 px to add to points for their sake."""
         self._file = file
         self._tiles = pyramid.tiles
         self._cache = cache
@@ -132,7 +131,7 @@ class Slide:
 
     def _paint(self, window: Window, load: Callable[[list[int]], Iterable[tuple[int, bytes]]]) -> NDArray[np.uint8]:
         """The window's image, from cached tiles and from those that `load` gives."""
-        tile_format: TileFormat = self._tiles[window.level].tile_format
+        tile_format = self._tiles[window.level].tile_format
         cache, canvas = self._cache, window.blank()
         ready, mine, awaited = cache.claim((window.level, index) for index in window.tile_indices(tile_format))
         pending = set(mine)

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 from urllib.parse import unquote
@@ -30,9 +30,13 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 4
 FIRST_PAUSE_S: Final = 0.2
+"""Before the second attempt; doubles with each."""
 BLOCK_BYTES: Final = 1 << 16
+"""Unit in which the table of contents is read: it is scattered, a few hundred bytes here and there."""
 MERGE_GAP_BYTES: Final = 1 << 15
+"""Unwanted bytes that cost less than another request."""
 MERGED_BYTES: Final = 1 << 23
+"""Longer requests gain nothing, and object stores answer several short ones at once."""
 
 T = TypeVar("T")
 
@@ -52,7 +56,7 @@ class SlideFile:
     Errors: SlideNotFound, SlideForbidden, SlideUnreachable, NoByteRanges, EmptySlide, NotASlide (a folder).
     """
 
-    def __init__(self, uri: str, storage_options: dict[str, Any] | None = None) -> None:
+    def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.name = redact(uri)
         self._process = os.getpid()
         try:
@@ -98,7 +102,7 @@ class SlideFile:
         ]
 
     def _prove_ranges(self) -> None:
-        """Ask for one byte in the middle: reading a whole file to learn that ranges are ignored would be dear."""
+        """Ask for the last byte: where ranges are ignored, that shows before the whole file is on its way."""
         try:
             with self._fs.open(self._path, size=self.size_bytes, block_size=1, cache_type="none") as file:
                 self._patiently(lambda: file._fetch_range(self.size_bytes - 1, self.size_bytes))
@@ -195,7 +199,7 @@ def merge_ranges(
     return merged
 
 
-def _file_system(uri: str, storage_options: dict[str, Any]) -> tuple[Any, str]:
+def _file_system(uri: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
     if "://" in uri and not uri.startswith("file://"):
         fs, path = fsspec.core.url_to_fs(uri, **storage_options)
         return fs, str(path)

@@ -23,7 +23,8 @@ WHITE: Final = 255
 class TileFormat:
     """All that decoding needs besides a tile's bytes; plain values, so that it travels with them.
 
-    Strips are tiles as wide as the level.
+    Strips are tiles as wide as the level. `compression`, `photometric`, `predictor` and `alpha` (the first extra
+    sample, 0 for none) are the numbers of the TIFF specification.
     """
 
     width_px: int
@@ -41,20 +42,18 @@ class TileFormat:
     def of_page(cls, page: Any, name: str) -> "TileFormat":
         """The format of a tifffile page. NotASlide if its pixels are none that RGB can be made of."""
         key = page.keyframe
-        alpha = int(key.extrasamples[0]) if key.extrasamples else 0
-        gray = key.photometric in (MINISWHITE, MINISBLACK) and key.samplesperpixel - len(key.extrasamples) == 1
-        colour = key.photometric in (RGB, YCBCR) and key.samplesperpixel - len(key.extrasamples) == 3
-        # 33003 holds YCbCr whatever the photometric tag says; other codecs must say.
-        decodable = int(key.compression) == JPEG or int(key.compression) in tifffile.TIFF.DECOMPRESSORS
-        raw_ycbcr = key.photometric == YCBCR and int(key.compression) in (1, 5, 8, 32946, 32773)
+        colours = key.samplesperpixel - len(key.extrasamples)
+        gray = key.photometric in (MINISWHITE, MINISBLACK) and colours == 1
+        # Codecs of images give RGB for YCbCr; others would give the YCbCr samples themselves.
+        by_codec = key.photometric == YCBCR and key.compression in tifffile.TIFF.IMAGE_COMPRESSIONS
+        colour = (key.photometric == RGB or by_codec) and colours == 3
         if (
             key.dtype != np.uint8
             or key.bitspersample != 8
             or not (gray or colour)
             or (key.planarconfig != 1 and key.samplesperpixel > 1)
             or key.imagedepth != 1
-            or not decodable
-            or raw_ycbcr
+            or key.compression not in tifffile.TIFF.DECOMPRESSORS
             or key.fillorder != 1
         ):
             raise NotASlide(
@@ -69,7 +68,7 @@ class TileFormat:
             compression=int(key.compression),
             photometric=int(key.photometric),
             predictor=int(key.predictor),
-            alpha=alpha,
+            alpha=int(key.extrasamples[0]) if key.extrasamples else 0,
             jfif=bool(key.is_jfif),
             jpeg_tables=page.jpegtables,
             jpeg_header=key.jpegheader,

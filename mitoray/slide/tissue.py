@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -75,7 +76,9 @@ class Tissue:
         return cls(_mask_of(png, "the tissue mask", width_px, height_px, mpp), width_px, height_px, mpp)
 
 
-def find_tissue(slide: Slide, tissue_uri: str | None = None, storage_options: dict[str, Any] | None = None) -> Tissue:
+def find_tissue(
+    slide: Slide, tissue_uri: str | None = None, storage_options: Mapping[str, Any] | None = None
+) -> Tissue:
     """The tissue given by the image at `tissue_uri`, or else found on the slide's overview.
 
     A given image (PNG, TIFF, ...; any size of the slide's aspect ratio within 2 %) is tissue where it is nonzero.

@@ -130,6 +130,11 @@ def test_gray_becomes_equal_red_green_blue(tmp_path):
         with open_slide(str(path)) as slide:
             pixels = slide.read_region(Rect(0, 0, 300, 300), 0.25)
         assert (pixels == expected[..., None]).all()
+    options = {"compression": "jpeg", "compressionargs": {"level": 98}}
+    path = write_tiff(tmp_path / "jpeg.tif", image, tile=(128, 128), photometric="minisblack", **options)
+    with open_slide(str(path)) as slide:
+        pixels = slide.read_region(Rect(0, 0, 300, 300), 0.25).astype(int)
+    assert np.abs(pixels - image[..., None]).max() <= 8
 
 
 def test_transparent_becomes_white(tmp_path):
