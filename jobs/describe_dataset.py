@@ -6,21 +6,21 @@
 Exit status: 0 described, 2 bad arguments or input, 1 anything else.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from jsonargparse import ArgumentParser
 
+from mitoray.commandline import DONE, FAILED, JobParser, run_job
 from mitoray.errors import BadOption, MitorayError
 from mitoray.labels import Dialect, read_labels
 from mitoray.labels.agreement import expert_agreement
 from mitoray.labels.cases import read_cases, with_domains
 from mitoray.labels.figures import draw_counts_per_case
 from mitoray.labels.statistics import COUNTS, counts_per_case, describe
+from mitoray.report.text import as_text
 
 
 @dataclass(frozen=True)
@@ -55,55 +55,36 @@ class Describe:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    parser = ArgumentParser(prog="describe_dataset", description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_class_arguments(Describe)
-    try:
-        config = parser.parse_args(argv)
-        config.pop("config")
-        run(Describe(**config.as_dict()))
-    except SystemExit as end:
-        return int(end.code or 0)
-    except MitorayError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"The figure could not be written: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_job(lambda: run(argv), bad_input=(MitorayError,))
 
 
-def run(options: Describe) -> None:
+def run(argv: Sequence[str] | None) -> int:
     """Print the tables and draw the figure."""
+    parser = JobParser("describe_dataset", __doc__.partition("\n")[0])
+    parser.add_class_arguments(Describe)
+    (options,) = parser.parsed(argv, Describe)
     labels = read_labels(options.labels, options.dialect)
     cases = None
     if options.cases:
         cases = read_cases(options.cases)
         labels = with_domains(labels, cases)
     counts = counts_per_case(labels, cases)
-    print(as_text(describe(counts, options.by.split(","))))
+    print(table(describe(counts, options.by.split(","))))
     if any(votes and len(votes) > 1 for votes in labels["votes"].to_pylist()):
         print("\nAgreement of two experts, the third where they disagree, and the final kind; shares of labels:\n")
-        print(as_text(expert_agreement(labels)))
+        print(table(expert_agreement(labels)))
     if options.figure:
-        draw_counts_per_case(counts, options.by.partition(",")[0]).savefig(options.figure, dpi=150)
+        try:
+            draw_counts_per_case(counts, options.by.partition(",")[0]).savefig(options.figure, dpi=150)
+        except OSError as error:
+            print(f"The figure could not be written: {error}", file=sys.stderr)
+            return FAILED
+    return DONE
 
 
-def as_text(table: pa.Table) -> str:
-    """A table in aligned columns: text to the left, numbers to the right, shares with four digits."""
-    columns = []
-    for name in table.column_names:
-        floats = pa.types.is_floating(table[name].type)
-        digits = 1 if name.endswith("_median") else 4
-        cells = [
-            name,
-            *("" if v is None else f"{v:,.{digits}f}" if floats else f"{v}" for v in table[name].to_pylist()),
-        ]
-        width = max(map(len, cells))
-        numeric = not pa.types.is_string(table[name].type)
-        columns.append([cell.rjust(width) if numeric else cell.ljust(width) for cell in cells])
-    return "\n".join("  ".join(cells).rstrip() for cells in zip(*columns, strict=True))
+def table(described: pa.Table) -> str:
+    medians = {name: 1 for name in described.column_names if name.endswith("_median")}
+    return as_text(described.to_pylist(), digits=4, **medians)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
-from jsonargparse import ArgumentParser
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.datasets import (
     Dataset,
     Destination,
@@ -45,6 +45,7 @@ class Fetch:
     """What to fetch, and where to.
 
     Args:
+        name: a dataset of the catalogue.
         to: folder or URI of the dataset, such as data/cmc or s3://bucket/cmc. On a cluster, a folder is that of the
             node on which this job runs, and that node alone fetches.
         only: globs of slide file names, separated by commas, such as "00*.tiff,51*.tiff"; none takes all slides. Label
@@ -59,6 +60,7 @@ class Fetch:
         verify: fetch nothing; compare what is there with the catalogue's counts and the announced sizes.
     """
 
+    name: str | None = None
     to: str | None = None
     only: str | None = None
     labels: str | None = None
@@ -74,35 +76,28 @@ class Fetch:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = ArgumentParser(prog="fetch_dataset", description=__doc__.partition("\n")[0])
+    return run_job(lambda: fetch(argv), bad_input=(BadOption, OutputBelongsToAnotherRun))
+
+
+def fetch(argv: Sequence[str] | None) -> int:
+    parser = JobParser("fetch_dataset", __doc__.partition("\n")[0])
     parser.add_argument("name", nargs="?", help="a dataset of the catalogue, such as midog++ (see --list)")
-    parser.add_class_arguments(Fetch, skip={"list", "verify"})
+    parser.add_class_arguments(Fetch, skip={"name", "list", "verify"})
     parser.add_argument("--list", action="store_true", help="show the catalogue and end")
     parser.add_argument(
         "--verify",
         action="store_true",
         help="fetch nothing; compare what is there with the catalogue's counts and the announced sizes",
     )
-    try:
-        config = parser.parse_args(argv)
-        name = config.pop("name")
-        options = Fetch(**config.as_dict())
-        if options.list:
-            print(catalogue_table())
-            return 0
-        if not name or not options.to:
-            raise BadOption("Give the name of a dataset and a destination: fetch_dataset NAME --to FOLDER. See --list.")
-        dataset = dataset_named(name)
-        dataset.label_set(options.labels)
-        return run(dataset, options, Destination(options.to, options.storage_options))
-    except SystemExit as end:
-        return int(end.code or 0)
-    except (BadOption, OutputBelongsToAnotherRun) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except (MitorayError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    (options,) = parser.parsed(argv, Fetch)
+    if options.list:
+        print(catalogue_table())
+        return DONE
+    if not options.name or not options.to:
+        raise BadOption("Give the name of a dataset and a destination: fetch_dataset NAME --to FOLDER. See --list.")
+    dataset = dataset_named(options.name)
+    dataset.label_set(options.labels)
+    return run(dataset, options, Destination(options.to, options.storage_options))
 
 
 def run(dataset: Dataset, options: Fetch, destination: Destination) -> int:

@@ -13,9 +13,9 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal
 
 # Under `uv run` Ray would copy the project and build a second environment for its workers; it would report usage; and
 # its core would print one line for each start of an actor.
@@ -38,27 +38,27 @@ from mitoray.scoring.storage import Folder
 
 DEMO_FOLDER: Final = Path("mitoray-demo")
 
-Group = TypeVar("Group")
-
 
 @dataclass(frozen=True)
 class Options:
     """What to score, and where to.
 
     Args:
+        slides: slides by path, URI or glob.
         manifest: CSV or Parquet with slide_id, uri and, where known, case_id, domain, mpp (µm/px), tissue_uri (mask).
         model: mitoray-s (shipped), a bundle's folder or URI, models:/name@alias or models:/name/version.
         output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
-        log_level: debug, info, warning or error.
+        log_level: how much mitoray tells of what it does.
     """
 
+    slides: list[str] | None = None
     manifest: str | None = None
     model: str = "mitoray-s"
     output: str | None = None
     storage_options: dict[str, Any] | None = None
-    log_level: str = "warning"
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,20 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> int:
     parser = JobParser("score_cohort", __doc__.partition("\n")[0])
-    parser.add_argument(
-        "--slides", nargs="+", metavar="GLOB", help="slides by path, URI or glob, instead of a manifest"
-    )
-    for group in (Options, Method, Resources):
-        parser.add_class_arguments(group)
-    given = parser.parse_args(argv).as_dict()
-    options, method, resources = (_taken(group, given) for group in (Options, Method, Resources))
+    parser.add_argument("--slides", nargs="+", metavar="GLOB", help="slides by path, URI or glob; or else --manifest")
+    parser.add_class_arguments(Options, skip={"slides"})
+    parser.add_class_arguments(Method)
+    parser.add_class_arguments(Resources)
+    options, method, resources = parser.parsed(argv, Options, Method, Resources)
     logging.getLogger().setLevel(options.log_level.upper())
-    is_demo = not (options.manifest or given["slides"] or options.output)
+    is_demo = not (options.manifest or options.slides or options.output)
     if is_demo:
         print(f"Neither --manifest nor --slides is given: scoring the demo, {demo.N_SLIDES} phantom slides (--help).")
         rows = demo.rows(DEMO_FOLDER)
     else:
-        rows = _rows(options, given["slides"])
+        rows = _rows(options)
     output = options.output or str(DEMO_FOLDER / "run")
     scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options))
     with _ray():
@@ -93,18 +91,14 @@ def run(argv: Sequence[str] | None) -> int:
     return _told(slides, scoring.folder)
 
 
-def _taken(group: type[Group], given: dict[str, Any]) -> Group:
-    return group(**{field.name: given[field.name] for field in fields(group)})
-
-
-def _rows(options: Options, slides: list[str] | None) -> list[ManifestRow]:
+def _rows(options: Options) -> list[ManifestRow]:
     if not options.output:
         raise BadOption("Give --output, a folder or URI for the results.")
-    if bool(options.manifest) == bool(slides):
+    if bool(options.manifest) == bool(options.slides):
         raise BadOption("Give either --manifest or --slides.")
     if options.manifest:
         return read_manifest(options.manifest, options.storage_options)
-    return manifest_from_globs(slides or [], options.storage_options)
+    return manifest_from_globs(options.slides or [], options.storage_options)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -34,6 +35,11 @@ class JobParser(ArgumentParser):
         """Options from the command line; ends the process with status 2 where they are wrong."""
         given = sys.argv[1:] if args is None else args
         return super().parse_args([_with("-", "_", word) for word in given], *rest, **options)
+
+    def parsed(self, argv: Sequence[str] | None, *groups: type[Any]) -> tuple[Any, ...]:
+        """The command line as objects of the dataclasses whose arguments were added; raises what they raise."""
+        given = self.parse_args(argv).as_dict()
+        return tuple(group(**{field.name: given[field.name] for field in fields(group)}) for group in groups)
 
     def format_help(self, *formatter: Any) -> str:
         """The help page, with dashes."""

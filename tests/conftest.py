@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def job():
     def main_of(name: str):
         spec = importlib.util.spec_from_file_location(name, ROOT / "jobs" / f"{name}.py")
         module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module  # where the option parser looks up a dataclass' types
         spec.loader.exec_module(module)
         return module.main
 

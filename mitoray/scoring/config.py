@@ -64,7 +64,7 @@ class Resources:
     """Settings that change speed only.
 
     Args:
-        num_actors: processes that hold the model; None takes one per GPU, or else one per `cpus_per_actor` CPUs.
+        num_actors: processes that hold the model; None takes one per GPU, or else one per CPU.
         num_gpus: GPUs per actor, fractions allowed; None takes 1 where the cluster has GPUs, else 0.
         cpus_per_actor: threads of the network in each actor; None takes 1 on CPU, up to 4 beside a GPU.
         read_threads: threads per actor that fetch and decode regions ahead of the network.

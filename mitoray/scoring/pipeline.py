@@ -30,7 +30,9 @@ _LIGHT_CPUS: Final = 0.1
 """For tasks that only read or write small tables."""
 
 _POLL_S: Final = 0.5
-_KEEP_ATTEMPT_EVERY_S: Final = 5.0
+_KEEP_EVERY_S: Final = 10.0
+_GATHER_S: Final = 5.0
+_FILES_PER_TASK: Final = 32
 
 
 def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool = True) -> pa.Table:
@@ -71,9 +73,9 @@ def _plan(run: Run, progress: bool) -> dict[str, dict[str, Any]]:
         return pa.Table.from_pylist([planned], schema=PLAN)
 
     with _ray_data(), slide_bar("planning", len(to_plan), progress) as bar:
-        for part, table in enumerate(_each(plan_one, len(to_plan))):
-            run.write_plan(part, table)
-            bar.update(table.num_rows)
+        for tables in _gathered(_each(plan_one, len(to_plan))):
+            run.write_plan(pa.concat_tables(tables))
+            bar.update(len(tables))
     plans = run.plans()
     uris = {row.slide_id: row.uri for row in cohort.rows}
     cut = run.region_counts()
@@ -188,7 +190,7 @@ def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
             ended = stop.wait(_POLL_S)
             snapshot = ray.get(tally.snapshot.remote())
             bar.show(snapshot)
-            if ended or time.perf_counter() - kept > _KEEP_ATTEMPT_EVERY_S:
+            if ended or run.folder.local or time.perf_counter() - kept > _KEEP_EVERY_S:
                 run.write_attempt(snapshot)
                 kept = time.perf_counter()
 
@@ -239,12 +241,14 @@ def _files_by_slide(run: Run) -> Mapping[str, list[str]]:
     files, folder = run.score_files(), run.folder
 
     def slides_in(batch: pa.Table) -> pa.Table:
-        name = files[batch["index"][0].as_py()]
-        slide_ids = pc.unique(folder.read_table(name, ["slide_id"])["slide_id"])
-        return pa.table({"slide_id": slide_ids, "file": [name] * len(slide_ids)})
+        found = []
+        for index in batch["index"].to_pylist():
+            slide_ids = pc.unique(folder.read_table(files[index], ["slide_id"])["slide_id"])
+            found.append(pa.table({"slide_id": slide_ids, "file": [files[index]] * len(slide_ids)}))
+        return pa.concat_tables(found)
 
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for table in _each(slides_in, len(files)):
+    for table in _each(slides_in, len(files), per_task=_FILES_PER_TASK):
         for row in table.to_pylist():
             found[row["slide_id"]].append(row["file"])
     return found
@@ -253,13 +257,26 @@ def _files_by_slide(run: Run) -> Mapping[str, list[str]]:
 # ---- Ray Data
 
 
-def _each(function: Callable[[pa.Table], pa.Table], n: int) -> Iterator[pa.Table]:
-    """Tables that `function` gives for the one-row tables {index: 0}, …, {index: n - 1}, each in a task of its own."""
+def _each(function: Callable[[pa.Table], pa.Table], n: int, per_task: int = 1) -> Iterator[pa.Table]:
+    """Tables that `function` gives for tables with a column `index` of 0, …, n - 1, so many rows to a task."""
     if not n:
         return
-    blocks = [pa.table({"index": [index]}) for index in range(n)]
+    blocks = [pa.table({"index": range(first, min(first + per_task, n))}) for first in range(0, n, per_task)]
     mapped = ray.data.from_arrow(blocks).map_batches(function, batch_size=None, batch_format="pyarrow", num_cpus=1)
     yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _gathered(tables: Iterator[pa.Table]) -> Iterator[list[pa.Table]]:
+    """The tables in lists of what came within some seconds: few files, and little lost when a run is killed."""
+    gathered: list[pa.Table] = []
+    since = time.perf_counter()
+    for table in tables:
+        gathered.append(table)
+        if time.perf_counter() - since > _GATHER_S:
+            yield gathered
+            gathered, since = [], time.perf_counter()
+    if gathered:
+        yield gathered
 
 
 @contextmanager

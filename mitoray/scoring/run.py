@@ -3,7 +3,7 @@
 import platform
 import subprocess
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -128,15 +128,16 @@ class Run:
 
     def plans(self) -> dict[str, dict[str, Any]]:
         """The latest PLAN row of each slide that was planned."""
-        return {row["slide_id"]: row for table in self.folder.tables(PLANS) for row in table.to_pylist()}
+        return {row["slide_id"]: row for table in self._tables(PLANS) for row in table.to_pylist()}
 
-    def write_plan(self, part: int, table: pa.Table) -> None:
-        """Keep the plans of some slides; later attempts override earlier ones."""
-        self.folder.write_table(f"{PLANS}/{self.attempt:04d}-{part:06d}.parquet", table.cast(PLAN))
+    def write_plan(self, table: pa.Table) -> None:
+        """Keep the plans of some slides; they override earlier ones."""
+        part = len(self.folder.names(PLANS, ".parquet"))
+        self.folder.write_table(f"{PLANS}/{part:06d}.parquet", table.cast(PLAN))
 
     def region_counts(self) -> Counter[str]:
         """Number of REGIONS rows of each slide."""
-        tables = self.folder.tables(REGION_TABLES, ["slide_id"])
+        tables = self._tables(REGION_TABLES, ["slide_id"])
         return Counter(slide_id for table in tables for slide_id in table["slide_id"].to_pylist())
 
     def write_regions(self, tables: Sequence[pa.Table]) -> None:
@@ -149,7 +150,7 @@ class Run:
     def scored_counts(self) -> Counter[str]:
         """Number of regions of each slide whose rows are safely written."""
         names = [name for name in self.folder.names(CHECKPOINT, ".parquet") if not name.endswith(".pending.parquet")]
-        ids = (region_id for name in names for region_id in self.folder.read_table(name)["region_id"].to_pylist())
+        ids = (region_id for table in self.folder.tables(names) for region_id in table["region_id"].to_pylist())
         return Counter(region_id.rpartition("/")[0] for region_id in ids)
 
     def score_files(self) -> list[str]:
@@ -158,16 +159,16 @@ class Run:
 
     def scores(self, slide_id: str, files: Sequence[str]) -> pa.Table:
         """The SCORES rows of one slide, which those files hold."""
-        tables = (self.folder.read_table(name) for name in files)
+        tables = self.folder.tables(files)
         own = [table.filter(pc.equal(table["slide_id"], slide_id)) for table in tables]
         return pa.concat_tables(own).cast(SCORES) if own else SCORES.empty_table()
 
     def queue_again(self) -> int:
         """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""
-        scores = [row for table in self.folder.tables(SCORE_TABLES, _OUTCOME) for row in table.to_pylist()]
+        scores = [row for table in self._tables(SCORE_TABLES, _OUTCOME) for row in table.to_pylist()]
         lost = {_place(row) for row in scores if row["status"] == "failed"}
         lost -= {_place(row) for row in scores if row["status"] == "scored"}
-        regions = {_place(row): row for table in self.folder.tables(REGION_TABLES) for row in table.to_pylist()}
+        regions = {_place(row): row for table in self._tables(REGION_TABLES) for row in table.to_pylist()}
         again = [
             {**region, "region_id": f"{region['region_id'].partition(_AGAIN)[0]}{_AGAIN}{self.attempt}"}
             for place, region in regions.items()
@@ -177,6 +178,9 @@ class Run:
             table = pa.Table.from_pylist(again, schema=REGIONS)
             self.folder.write_table(f"{REGION_TABLES}/{self.attempt:04d}-again.parquet", table)
         return len(again)
+
+    def _tables(self, subfolder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        return self.folder.tables(self.folder.names(subfolder, ".parquet"), columns)
 
 
 def _place(region: Mapping[str, Any]) -> tuple[str, int, int]:
