@@ -139,8 +139,9 @@ def _properties(slide: TiffSlide, name: str) -> Mapping[str, Any]:
         log.warning("%s: the metadata cannot be read: %s", name, exc)
         return {}
     composition = properties.get("tiffslide.series-composition")
-    if composition is not None and len(composition.located_series) != 1:
-        raise NotASlide(f"{name} holds {len(composition.located_series)} scanned areas. Export each to its own file.")
+    areas = 1 if composition is None else len(composition["located_series"])
+    if areas != 1:
+        raise NotASlide(f"{name} holds {areas} scanned areas. Export each to its own file.")
     return properties
 
 

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
+from skimage.morphology import remove_small_objects
 
 BLACK: Final = 60
 """Grey values of 255 below which nothing at overview resolution is tissue: scanner borders, marker, slide label."""
@@ -42,10 +43,12 @@ def segment_tissue(rgb: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
         threshold = float(np.clip(otsu, CHROMA_FLOOR, CHROMA_CEILING))
     # The margin comes before the sieve: strands of loose tissue join, lone specks do not.
     mask = _grown((chroma > threshold) & ~excluded, MARGIN_UM / mpp)
-    mask = _without_small(mask, OBJECT_UM2 / mpp**2)
-    filled: NDArray[np.bool_] = ~_without_small(~mask, HOLE_UM2 / mpp**2)
-    filled &= ~black
-    return filled
+    mask = remove_small_objects(mask, max_size=int(OBJECT_UM2 / mpp**2))
+    # A hole has tissue all around; the glass in a corner of the slide has not.
+    enclosed = ndimage.binary_fill_holes(mask) & ~mask
+    small_holes = enclosed & ~remove_small_objects(enclosed, max_size=int(HOLE_UM2 / mpp**2))
+    tissue: NDArray[np.bool_] = (mask | small_holes) & ~black
+    return tissue
 
 
 def _white_balanced(rgb: NDArray[np.uint8], usable: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -75,10 +78,3 @@ def _grown(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
     if not mask.any():
         return mask
     return ndimage.distance_transform_edt(~mask) <= radius_px  # type: ignore[no-any-return]
-
-
-def _without_small(mask: NDArray[np.bool_], area_px: float) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(mask)
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= area_px
-    keep[0] = False
-    return keep[labels]  # type: ignore[no-any-return]

@@ -96,6 +96,15 @@ def test_dust_is_dropped_and_lumens_are_filled():
     assert_tissue_is(segment_tissue(image, MPP), truth)
 
 
+def test_glass_in_a_corner_is_no_hole():
+    image = stained(300, 300)
+    image[:12, :12] = GLASS
+    image[100:108, 100:108] = GLASS
+    mask = segment_tissue(image, MPP)
+    assert not mask[:6, :6].any()
+    assert mask[95:112, 95:112].all()
+
+
 def test_the_tissue_of_a_real_slide_is_found():
     path = REAL_SLIDES / "CMU-1-Small-Region.svs"
     if not path.exists():
