@@ -1,24 +1,23 @@
 """Hold detections against labels: F1, average precision and thresholds, by domain and in all.
 
     python jobs/evaluate.py --detections run/detections --labels labels.parquet --manifest run/slides --output report
-    python jobs/evaluate.py --detections found.parquet --labels MIDOG++.json --mpp 0.25 --radius_um 7.5 --output report
+    python jobs/evaluate.py --detections found.parquet --labels MIDOG++.json --mpp 0.25 --radius-um 7.5 --output report
 
 Writes evaluation.json, precision_recall.png and, where areas are known, froc.png. Exit status: 0 done, 2 bad arguments
 or input, 1 anything else.
 """
 
 import json
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from jsonargparse import ArgumentParser
 
 from mitoray import __version__
-from mitoray.errors import BadDetections, BadLabels, BadManifest, BadOption, MitorayError
+from mitoray.commandline import DONE, JobParser, run_job
+from mitoray.errors import BadDetections, BadLabels, BadManifest, BadOption
 from mitoray.evaluation.cohort import MatchedCohort, Rule, match_cohort
 from mitoray.evaluation.curves import sweep
 from mitoray.evaluation.figures import froc_figure, pr_figure
@@ -28,6 +27,7 @@ from mitoray.evaluation.tables import ALL, as_text, domain_table
 from mitoray.evaluation.thresholds import best_threshold
 from mitoray.labels import read_labels
 from mitoray.slide import redact
+from mitoray.tracking import record_run
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Evaluate:
         grid: start, stop and step of the only thresholds to try, such as [0.5, 1.0, 0.01] in MIDOG++; none tries all.
         repeats: bootstrap draws of slides for the 95 % intervals; 0 leaves them out.
         seed: of the bootstrap.
+        mlflow: tracking server or database to record the run in, such as sqlite:///mlruns.db; none records nothing.
     """
 
     detections: str
@@ -65,6 +66,7 @@ class Evaluate:
     grid: list[float] | None = None
     repeats: int = 1000
     seed: int = 0
+    mlflow: str | None = None
 
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
@@ -81,27 +83,14 @@ class Evaluate:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    parser = ArgumentParser(prog="evaluate", description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    return run_job(lambda: run(argv), bad_input=(BadDetections, BadLabels, BadManifest, BadOption))
+
+
+def run(argv: Sequence[str] | None) -> int:
+    """Read, match, tell, write, and record where asked."""
+    parser = JobParser("evaluate", __doc__.partition("\n")[0])
     parser.add_class_arguments(Evaluate)
-    try:
-        config = parser.parse_args(argv)
-        config.pop("config")
-        run(Evaluate(**config.as_dict()))
-    except SystemExit as end:
-        return int(end.code or 0)
-    except (BadDetections, BadLabels, BadManifest, BadOption) as error:
-        print(error, file=sys.stderr)
-        return 2
-    except MitorayError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
-
-
-def run(options: Evaluate) -> None:
-    """Read, match, tell and write."""
+    (options,) = parser.parsed(argv, Evaluate)
     cohort = matched(options)
     best = best_threshold(sweep(cohort.matchings), options.thresholds)
     if best is None:
@@ -122,6 +111,13 @@ def run(options: Evaluate) -> None:
     }
     (options.output / "evaluation.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     draw(cohort, options.output)
+    if options.mlflow:
+        metrics = {f"f1/{row.domain}": row.f1_pooled for row in rows} | {
+            f"ap/{row.domain}": row.average_precision for row in rows
+        }
+        run_id = record_run("evaluate", document["options"], metrics, options.output, options.mlflow)
+        print(f"Recorded as MLflow run {run_id} in {redact(options.mlflow)}.")
+    return DONE
 
 
 def matched(options: Evaluate) -> MatchedCohort:

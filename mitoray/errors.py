@@ -110,3 +110,7 @@ class NoByteRanges(SlideError):
 
 class BadDetections(MitorayError):
     """A table of detections that cannot be read, or says something that cannot be."""
+
+
+class TrackingUnreachable(MitorayError):
+    """The MLflow server or database did not take what was to be recorded."""

@@ -1,9 +1,9 @@
 """The job from files to files, and the table behind it."""
 
-import importlib.util
 import json
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -47,11 +47,8 @@ def tables():
 
 
 @pytest.fixture
-def job():
-    spec = importlib.util.spec_from_file_location("evaluate", ROOT / "jobs/evaluate.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def evaluate(job):
+    return job("evaluate")
 
 
 @pytest.fixture
@@ -112,8 +109,8 @@ def test_a_domain_without_known_area_has_no_rate_and_says_so():
     assert text[2].endswith("0.500")
 
 
-def test_the_job_prints_the_table_and_leaves_json_and_figures(job, files, tmp_path, capsys):
-    assert job([*files, "--threshold", "0.5"]) == 0
+def test_the_job_prints_the_table_and_leaves_json_and_figures(evaluate, files, tmp_path, capsys):
+    assert evaluate([*files, "--threshold", "0.5"]) == 0
     assert "breast" in capsys.readouterr().out
     document = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert (document["threshold"], document["threshold_origin"]) == (0.5, "given")
@@ -123,16 +120,29 @@ def test_the_job_prints_the_table_and_leaves_json_and_figures(job, files, tmp_pa
         assert (tmp_path / "report" / figure).read_bytes().startswith(b"\x89PNG")
 
 
-def test_without_a_threshold_the_best_is_taken_and_named_so(job, files, tmp_path, capsys):
-    assert job(files) == 0
+def test_without_a_threshold_the_best_is_taken_and_named_so(evaluate, files, tmp_path, capsys):
+    assert evaluate(files) == 0
     assert "best on these slides" in capsys.readouterr().out
     document = json.loads((tmp_path / "report/evaluation.json").read_text())
     assert document["threshold_origin"] == "best"
     assert document["rows"][2]["f1_pooled"] == document["rows"][2]["own_f1"]
 
 
-def test_a_grid_limits_the_thresholds_tried(job, files, tmp_path):
-    assert job([*files, "--grid", "[0.5, 1.0, 0.25]"]) == 0
+def test_a_run_is_recorded_with_its_f1_by_domain(evaluate, files, tmp_path, capsys):
+    server = f"sqlite:///{tmp_path}/mlruns.db"
+    assert evaluate([*files, "--threshold", "0.5", "--mlflow", server]) == 0
+    assert "Recorded as MLflow run" in capsys.readouterr().out
+    client = mlflow.MlflowClient(server)
+    (run,) = client.search_runs([client.get_experiment_by_name("mitoray").experiment_id])
+    rows = json.loads((tmp_path / "report/evaluation.json").read_text())["rows"]
+    assert run.data.metrics["f1/breast"] == rows[0]["f1_pooled"]
+    assert run.data.metrics["f1/all"] == rows[2]["f1_pooled"]
+    assert run.data.params["radius_um"] == "6.25"
+    assert list(tmp_path.glob("mlartifacts/**/evaluation.json"))
+
+
+def test_a_grid_limits_the_thresholds_tried(evaluate, files, tmp_path):
+    assert evaluate([*files, "--grid", "[0.5, 1.0, 0.25]"]) == 0
     assert json.loads((tmp_path / "report/evaluation.json").read_text())["threshold"] in (0.5, 0.75)
 
 
@@ -147,20 +157,20 @@ def test_a_grid_limits_the_thresholds_tried(job, files, tmp_path):
         (["--unknown", "1"], "unknown"),
     ],
 )
-def test_bad_arguments_end_with_two_and_the_reason(job, files, wrong, message, capsys):
-    assert job([*files, *wrong]) == 2
+def test_bad_arguments_end_with_two_and_the_reason(evaluate, files, wrong, message, capsys):
+    assert evaluate([*files, *wrong]) == 2
     assert message in capsys.readouterr().err
 
 
-def test_help_names_units_and_defaults(job, capsys):
-    assert job(["--help"]) == 0
+def test_help_names_units_and_defaults(evaluate, capsys):
+    assert evaluate(["--help"]) == 0
     text = capsys.readouterr().out
     assert "µm" in text
     assert "default: 6.25" in text
 
 
 @pytest.mark.skipif(not TUPAC.is_dir(), reason="needs the public TUPAC16 labels in ../shared/data/tupac")
-def test_the_job_gives_the_published_tupac_counts_from_the_published_files(job, tmp_path, caplog):
+def test_the_job_gives_the_published_tupac_counts_from_the_published_files(evaluate, tmp_path, caplog):
     boxes = pq.read_table(TUPAC / "detections_amida_test_dual_stage.parquet")
     slide_ids = [name.removesuffix(".tif") for name in boxes["slide"].to_pylist()]
     x1, y1, x2, y2 = (boxes[name].to_numpy().astype(float) for name in ("x1", "y1", "x2", "y2"))
@@ -170,7 +180,7 @@ def test_the_job_gives_the_published_tupac_counts_from_the_published_files(job, 
     arguments = ["--detections", "found.parquet", "--manifest", "slides.parquet", "--output", "report"]
     arguments = [str(tmp_path / a) if not a.startswith("--") else a for a in arguments]
     rule = ["--rule", "linked", "--nms_um", "6.25", "--mpp", "0.25", "--threshold", "0.63", "--repeats", "0"]
-    assert job([*arguments, "--labels", str(TUPAC / "alternative_labels.sqlite"), *rule]) == 0
+    assert evaluate([*arguments, "--labels", str(TUPAC / "alternative_labels.sqlite"), *rule]) == 0
     (row,) = json.loads((tmp_path / "report/evaluation.json").read_text())["rows"]
     assert (row["tp"], row["fp"], row["fn"]) == (435, 196, 173)
     assert "labels left out: 62" in caplog.text
