@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from slide_writer import write_tiff
 
@@ -17,6 +17,7 @@ def pixel_centres(rect):
     return np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2).astype(float)
 
 
+@settings(deadline=None)
 @given(rects, st.integers(0, 300))
 def test_a_halo_is_added_on_every_side(rect, halo):
     grown = rect.expanded(halo)
@@ -25,6 +26,7 @@ def test_a_halo_is_added_on_every_side(rect, halo):
     assert grown.contains(pixel_centres(rect)).all()
 
 
+@settings(deadline=None)
 @given(rects, st.floats(-6000, 6000), st.floats(-6000, 6000))
 def test_of_four_rectangles_around_a_corner_exactly_one_contains_a_point(rect, x, y):
     right = Rect(rect.x_px + rect.width_px, rect.y_px, rect.width_px, rect.height_px)
@@ -35,6 +37,7 @@ def test_of_four_rectangles_around_a_corner_exactly_one_contains_a_point(rect, x
     assert (held == whole.contains(point)).all()
 
 
+@settings(deadline=None)
 @given(rects, st.integers(1, 3000), st.integers(1, 3000))
 def test_image_corners_are_the_rectangles_corners(rect, height, width):
     corners = np.array([[-0.5, -0.5], [width - 0.5, height - 0.5]])

@@ -2,7 +2,7 @@ import io
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image, ImageDraw
@@ -124,12 +124,14 @@ def test_area_is_the_tissues_share_of_the_slide():
     assert Tissue(mask, 8000, 4000, 0.25).tissue_mm2 == pytest.approx(1.0)
 
 
+@settings(deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=40)))
 def test_a_mask_survives_the_way_through_png(mask):
     height, width = mask.shape[0] * 64, mask.shape[1] * 64
     assert (Tissue.from_png(Tissue(mask, width, height, 0.25).to_png(), width, height, 0.25).mask == mask).all()
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(100, 5000), st.integers(100, 5000))
 def test_a_point_belongs_to_the_mask_pixel_above_it(rows, columns, height, width):
     mask = np.random.default_rng(rows * 31 + columns).random((rows, columns)) < 0.5
