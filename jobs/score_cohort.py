@@ -17,11 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-# Under `uv run` Ray would copy the project and build a second environment for its workers; it would report usage; and
-# its core would print one line for each start of an actor.
+# Under `uv run` Ray would copy the project and build a second environment for its workers, and it would report usage.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
 
 import pyarrow as pa
 import ray

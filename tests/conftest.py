@@ -9,7 +9,6 @@ import pytest
 
 os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
 
 ROOT = Path(__file__).parents[1]
 

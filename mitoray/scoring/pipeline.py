@@ -18,7 +18,7 @@ from mitoray.models import load_bundle
 from mitoray.scoring.config import Cohort, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
-from mitoray.scoring.reduce import failed_slide, reduce_slide
+from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
 from mitoray.scoring.results import write_cohort, write_slide
 from mitoray.scoring.run import CHECKPOINT, REGION_TABLES, SCORE_TABLES, Run
 from mitoray.scoring.schema import PLAN, SCORES, SLIDES
@@ -211,21 +211,23 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
     """The SLIDES table, in the order of the manifest; each slide's own files are written by its task."""
     with _ray_data():
         files_of = _files_by_slide(run)
-        shared = ray.put((run, plans, files_of))
+        # The tasks get what they need and no more: the run holds the model, and with it the import of torch.
+        default, by_domain = run.bundle.threshold, run.bundle.thresholds
+        shared = ray.put((run.cohort.rows, run.cohort.method, run.folder, plans, files_of))
 
         def reduce_one(batch: pa.Table) -> pa.Table:
-            run, plans, files_of = ray.get(shared)
-            index, method = batch["index"][0].as_py(), run.cohort.method
-            source = run.cohort.rows[index]
+            rows, method, folder, plans, files_of = ray.get(shared)
+            index = batch["index"][0].as_py()
+            source = rows[index]
             plan = plans.get(source.slide_id, {})
             if source.error:
                 row = failed_slide(source, named(source.error))
             elif plan["status"] != "planned":
                 row = failed_slide(source, plan["error"])
             else:
-                threshold = method.threshold_for(source.domain, run.bundle.threshold, run.bundle.thresholds)
-                scores = run.scores(source.slide_id, files_of.get(source.slide_id, []))
-                row = write_slide(run.folder, plan, reduce_slide(source, plan, scores, method, threshold))
+                threshold = method.threshold_for(source.domain, default, by_domain)
+                scores = slide_scores(folder, files_of.get(source.slide_id, []), source.slide_id)
+                row = write_slide(folder, plan, reduce_slide(source, plan, scores, method, threshold))
             return pa.Table.from_pylist([row], schema=SLIDES).append_column("index", [[index]])
 
         with slide_bar("counting", len(run.cohort.rows), progress) as bar:

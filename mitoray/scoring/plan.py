@@ -12,7 +12,7 @@ from mitoray.errors import SlideError
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.schema import REGIONS
 from mitoray.scoring.storage import options_for
-from mitoray.slide import find_tissue, open_slide, plan_regions, redact
+from mitoray.slide import Rect, find_tissue, open_slide, plan_regions, redact
 
 log = logging.getLogger(__name__)
 
@@ -114,3 +114,13 @@ def regions_of(plan: Mapping[str, Any], uri: str, *, region_um: float, halo_um: 
         for number, core in enumerate(plan["cores"])
     ]
     return pa.Table.from_pylist(rows, schema=REGIONS)
+
+
+def core_rect(region: Mapping[str, Any]) -> Rect:
+    """The rectangle whose figures the region owns, level-0 px."""
+    return Rect(region["x_px"], region["y_px"], region["width_px"], region["height_px"])
+
+
+def outer_rect(region: Mapping[str, Any]) -> Rect:
+    """The rectangle that is read: the core with its halo, level-0 px."""
+    return core_rect(region).expanded(region["halo_px"])

@@ -12,8 +12,9 @@ from mitoray.counting.hotspot import Hotspot, densest_circle, densest_rectangle
 from mitoray.evaluation.matching import nms
 from mitoray.scoring.config import Method
 from mitoray.scoring.manifest import ManifestRow
-from mitoray.scoring.schema import DETECTIONS, SLIDES
-from mitoray.scoring.score import core_rect
+from mitoray.scoring.plan import core_rect
+from mitoray.scoring.schema import DETECTIONS, SCORES, SLIDES
+from mitoray.scoring.storage import Folder
 from mitoray.slide import Tissue, redact
 
 
@@ -29,6 +30,12 @@ class SlideResult:
 def failed_slide(source: ManifestRow, error: str) -> dict[str, Any]:
     """The SLIDES row of a slide that could not be opened."""
     return _row(source, "failed", error)
+
+
+def slide_scores(folder: Folder, files: Sequence[str], slide_id: str) -> pa.Table:
+    """The SCORES rows of one slide, from the score tables that hold them."""
+    own = [table.filter(pc.equal(table["slide_id"], slide_id)) for table in folder.tables(files)]
+    return pa.concat_tables(own).cast(SCORES) if own else SCORES.empty_table()
 
 
 def reduce_slide(

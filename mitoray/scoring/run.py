@@ -18,7 +18,7 @@ from mitoray.models import Bundle, load_bundle
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
-from mitoray.scoring.schema import PLAN, REGIONS, SCORES
+from mitoray.scoring.schema import PLAN, REGIONS
 from mitoray.scoring.storage import Folder
 from mitoray.slide import redact
 
@@ -156,12 +156,6 @@ class Run:
     def score_files(self) -> list[str]:
         """Names of the score tables."""
         return self.folder.names(SCORE_TABLES, ".parquet")
-
-    def scores(self, slide_id: str, files: Sequence[str]) -> pa.Table:
-        """The SCORES rows of one slide, which those files hold."""
-        tables = self.folder.tables(files)
-        own = [table.filter(pc.equal(table["slide_id"], slide_id)) for table in tables]
-        return pa.concat_tables(own).cast(SCORES) if own else SCORES.empty_table()
 
     def queue_again(self) -> int:
         """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""

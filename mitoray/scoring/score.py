@@ -15,8 +15,9 @@ from cachetools import LRUCache
 from mitoray.errors import SlideError
 from mitoray.models import Detector
 from mitoray.scoring.manifest import ManifestRow
+from mitoray.scoring.plan import core_rect, outer_rect
 from mitoray.scoring.storage import options_for
-from mitoray.slide import Rect, RegionBytes, Slide, open_slide
+from mitoray.slide import RegionBytes, Slide, open_slide
 
 log = logging.getLogger(__name__)
 
@@ -155,13 +156,3 @@ class RegionScorer:
             }
             for (x, y), score in zip(xy_px[owned], points.scores[owned], strict=True)
         ]
-
-
-def core_rect(region: Mapping[str, Any]) -> Rect:
-    """The rectangle whose figures the region owns, level-0 px."""
-    return Rect(region["x_px"], region["y_px"], region["width_px"], region["height_px"])
-
-
-def outer_rect(region: Mapping[str, Any]) -> Rect:
-    """The rectangle that is read: the core with its halo, level-0 px."""
-    return core_rect(region).expanded(region["halo_px"])
