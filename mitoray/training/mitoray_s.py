@@ -110,7 +110,7 @@ class Sources:
 
 
 def choose_threshold(detector: Detector, tissue: torch.Tensor) -> float:
-    """The lowest threshold, in hundredths, that is within 0.005 of the best F1 on validation phantoms, of those that
+    """The lowest threshold, in hundredths, that is within 0.01 of the best F1 on validation phantoms, of those that
     allow at most one false positive per mm² in the `tissue` trained on.
     """
     matchings = [m for of_domain in phantom_matchings(detector, VALIDATION_SEED).values() for m in of_domain]
@@ -119,4 +119,4 @@ def choose_threshold(detector: Detector, tissue: torch.Tensor) -> float:
     lowest = max(MISTAKE_SCORE, threshold_at(false_scores, area_mm2, 1.0))
     thresholds = np.arange(np.ceil(lowest * 100), 96) / 100
     f1 = np.array([f1_at(matchings, threshold) for threshold in thresholds])
-    return float(thresholds[np.argmax(f1 >= f1.max() - 0.005)])
+    return float(thresholds[np.argmax(f1 >= f1.max() - 0.01)])

@@ -16,7 +16,7 @@ from mitoray.training.patches import Patches
 FLOOR: Final = 0.02
 """Scores below this are not looked at."""
 
-SLIDE_UM: Final = 500.0
+SLIDE_UM: Final = 800.0
 SLIDES_PER_DOMAIN: Final = 2
 
 

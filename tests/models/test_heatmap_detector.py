@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from mitoray.errors import BadOption
 from mitoray.models import heatmap, load_bundle
 from mitoray.models.detector import suppress
 from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
-from mitoray.phantom import draw_patches
+from mitoray.phantom import DOMAINS, draw_phantom
 
 
 @pytest.fixture(scope="module")
@@ -24,12 +26,14 @@ def detector(shipped):
 
 @pytest.fixture(scope="module")
 def images():
-    patches, _ = draw_patches("phantom-breast-a", n=2, size_px=512, seed=77)
-    return torch.from_numpy(patches).permute(0, 3, 1, 2)
+    domain = DOMAINS["phantom-lymphoma-a"]
+    crowded = replace(domain, tumour=replace(domain.tumour, figures_per_mm2=1500))
+    image = torch.from_numpy(draw_phantom(crowded, seed=77, width_px=1024, height_px=512).image)
+    return torch.stack([image[:, :512], image[:, 512:]]).permute(0, 3, 1, 2)
 
 
 @pytest.fixture
-def plain(shipped):
+def plain():
     """A detector with batch norms that are far from the identity."""
     torch.manual_seed(0)
     network = HeatmapNet().train()
@@ -57,7 +61,7 @@ def test_fused_convolutions_give_the_heat_map_of_the_unfused(plain, images):
 def test_a_shift_of_the_image_shifts_the_points(detector, images):
     # 16 px are a step of the coarsest features, so the answer is the same; 4 px are a cell of the heat-map.
     here = detector.detect(images[:, :, 16:, 16:], 0.3)[0]
-    for shift, tolerance_px, tolerance in ((16, 0, 1e-4), (4, 4, 0.25)):
+    for shift, tolerance_px, tolerance in ((16, 0, 1e-4), (4, 6, 0.25)):
         moved = detector.detect(images[:, :, 16 - shift :, 16 - shift :], 0.3)[0]
         moved_xy, moved_scores = moved.xy_px - shift, moved.scores
         xy, scores = around(here, 128, 368)
@@ -72,7 +76,7 @@ def test_the_halo_is_context_enough(detector, images):
     whole = detector.heatmap(images)[:, 256 // 4 - 16 : 256 // 4 + 16, 256 // 4 - 16 : 256 // 4 + 16]
     cut = slice(192 - halo_px, 320 + halo_px)
     part = detector.heatmap(images[:, :, cut, cut])[:, halo_px // 4 : -halo_px // 4, halo_px // 4 : -halo_px // 4]
-    assert (whole - part).abs().max() < 0.05
+    assert (whole - part).abs().max() < 0.02
 
 
 def test_an_image_scores_the_same_alone_and_in_a_batch(detector, images):
