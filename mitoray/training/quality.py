@@ -76,6 +76,8 @@ def metrics(
     every = [matching for of_domain in matchings.values() for matching in of_domain]
     yield _metric(f"F1 at threshold {threshold:g}, all domains", f1_at(every, threshold), "phantom")
     for domain, of_domain in matchings.items():
+        if not any(len(matching.label_detection) for matching in of_domain):
+            continue  # without figures F1 says nothing
         yield _metric(f"F1 at threshold {threshold:g}, {domain}", f1_at(of_domain, threshold), "phantom")
     false_scores = detector.detect(tissue[None], FLOOR)[0].scores
     area_mm2 = tissue.shape[1] * tissue.shape[2] * detector.mpp**2 / 1e6
