@@ -7,6 +7,9 @@ from typing import Any, Final, Literal
 from mitoray.errors import BadOption
 from mitoray.scoring.manifest import ManifestRow
 
+LIGHT_CPUS: Final = 0.1
+"""What tasks reserve that only wait, or read and write small tables."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -95,13 +98,12 @@ class Resources:
         num_gpus = self.num_gpus if self.num_gpus is not None else min(gpus, 1.0)
         threads = self.cpus_per_actor or (max(1, min(4, int(cpus / max(gpus, 1)))) if num_gpus else 1)
         num_actors = self.num_actors or max(1, int(gpus / num_gpus if num_gpus else cpus / threads))
-        # The threads may use every core, but the reservation leaves one CPU for the tasks around the actors (Ray Data's
-        # checkpoint filter asks for a whole one): without it a small cluster would wait for itself forever.
-        share = min(1.0, (cpus - _RESERVED_CPUS) / (num_actors * threads))
+        # The threads may use every core, but the reservation leaves room for what runs around the actors: Ray Data's
+        # repartitioning and its checkpoint's filter ask for a whole CPU each, one after the other, light tasks for a
+        # little. Without it a small cluster would wait for itself forever.
+        around = 1.0 + 2 * LIGHT_CPUS + (num_actors * LIGHT_CPUS if self.fetch == "stage" else 0.0)
+        share = min(1.0, (cpus - around) / (num_actors * threads))
         return Placement(num_actors, num_gpus, threads, max(0.1, round(threads * share, 2)))
-
-
-_RESERVED_CPUS: Final = 1.3
 
 
 @dataclass(frozen=True)

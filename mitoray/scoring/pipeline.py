@@ -15,7 +15,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from mitoray.models import load_bundle
-from mitoray.scoring.config import Cohort, Resources
+from mitoray.scoring.config import LIGHT_CPUS, Cohort, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
 from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
@@ -25,9 +25,6 @@ from mitoray.scoring.schema import PLAN, SCORES, SLIDES
 from mitoray.scoring.score import RegionReader, RegionScorer
 
 log = logging.getLogger(__name__)
-
-_LIGHT_CPUS: Final = 0.1
-"""For tasks that only read or write small tables."""
 
 _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0
@@ -144,7 +141,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
     )
     with _ray_data(checkpoint), _watched(tally, run, RegionBar(to_do, done, progress)):
         regions = ray.data.read_parquet(
-            run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=_LIGHT_CPUS
+            run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
         ).repartition(target_num_rows_per_block=_block_rows(n_open, place.num_actors))
         if resources.fetch == "stage":
             regions = regions.map_batches(
@@ -153,7 +150,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
                 batch_size=None,
                 batch_format="pyarrow",
                 compute=ActorPoolStrategy(size=place.num_actors),
-                num_cpus=0.5,
+                num_cpus=LIGHT_CPUS,
             )
         regions.map_batches(
             ScoreActor,
@@ -170,7 +167,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
             compute=ActorPoolStrategy(size=place.num_actors),
             num_cpus=place.num_cpus,
             num_gpus=place.num_gpus,
-        ).write_parquet(run.folder.path(SCORE_TABLES), filesystem=filesystem, ray_remote_args={"num_cpus": _LIGHT_CPUS})
+        ).write_parquet(run.folder.path(SCORE_TABLES), filesystem=filesystem, ray_remote_args={"num_cpus": LIGHT_CPUS})
 
 
 def _block_rows(n_regions: int, num_actors: int) -> int:

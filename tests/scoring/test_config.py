@@ -34,8 +34,7 @@ def test_a_domain_takes_its_own_threshold_unless_one_is_given():
 def test_actors_leave_a_whole_cpu_to_the_tasks_around_them(cpus, gpus, per_actor):
     place = Resources(cpus_per_actor=per_actor).placed(cpus, gpus)
     assert place.num_actors >= 1
-    if place.num_actors * 0.1 < cpus - 1.3:
-        assert place.num_actors * place.num_cpus <= cpus - 1.2 + 0.005 * place.num_actors
+    assert place.num_actors * place.num_cpus <= max(cpus - 1.2, 0.1 * place.num_actors) + 0.005 * place.num_actors
     assert place.num_actors * place.num_gpus <= gpus
 
 
