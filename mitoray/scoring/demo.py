@@ -16,7 +16,7 @@ from mitoray.scoring.storage import Folder
 
 N_SLIDES: Final = 6
 SEED: Final = 2026
-SIDE_UM: Final = 1500.0
+SIDE_UM: Final = 1200.0
 MATCH_RADIUS_UM: Final = 6.25
 """25 px at 0.25 µm/px (Aubreville et al. 2020)."""
 
