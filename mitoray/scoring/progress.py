@@ -19,22 +19,31 @@ class Tally:
         self._seconds: Counter[str] = Counter()
         self._failed = 0
         self._mm2 = 0.0
+        self._began: float | None = None
+        self._last = 0.0
+
+    def begin(self) -> None:
+        """An actor is ready to work; what it took to start is not counted as working."""
+        if self._began is None:
+            self._began = self._last = time.perf_counter()
 
     def add(self, slide_id: str, mm2: float, failed: bool, seconds: Mapping[str, float]) -> None:
         """One more region of `mm2`; `seconds` are what it took, by stage."""
         self._regions[slide_id] += 1
         self._mm2 += mm2
         self._failed += failed
+        self._last = time.perf_counter()
         self._seconds.update(seconds)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything counted so far."""
+        """Everything counted so far; `wall_s` runs from the first actor's readiness to the last region."""
         return {
             "regions": dict(self._regions),
             "n_regions": self._regions.total(),
             "n_failed_regions": self._failed,
             "mm2": self._mm2,
             "seconds": dict(self._seconds),
+            "wall_s": self._last - self._began if self._began is not None else 0.0,
         }
 
 
