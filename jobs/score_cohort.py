@@ -70,7 +70,7 @@ def run(argv: Sequence[str] | None) -> int:
     parser.add_class_arguments(Method)
     parser.add_class_arguments(Resources)
     options, method, resources = parser.parsed(argv, Options, Method, Resources)
-    logging.getLogger().setLevel(options.log_level.upper())
+    logging.getLogger("mitoray").setLevel(options.log_level.upper())
     is_demo = not (options.manifest or options.slides or options.output)
     if is_demo:
         print(f"Neither --manifest nor --slides is given: scoring the demo, {demo.N_SLIDES} phantom slides (--help).")

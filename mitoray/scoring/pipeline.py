@@ -3,13 +3,11 @@
 import logging
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
@@ -33,7 +31,6 @@ clears every page again for the next: kept, the shipped detector runs a third fa
 _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0
 _GATHER_S: Final = 5.0
-_FILES_PER_TASK: Final = 32
 
 
 def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool = True) -> pa.Table:
@@ -92,8 +89,17 @@ class ScoreActor:
     """Holds the model on one device and scores blocks of regions."""
 
     def __init__(
-        self, cohort: Cohort, digest: str, candidate_threshold: float, resources: Resources, threads: int, tally: Any
+        self,
+        cohort: Cohort,
+        digest: str,
+        candidate_threshold: float,
+        resources: Resources,
+        threads: int,
+        tally: Any,
+        log_level: int,
     ) -> None:
+        logging.basicConfig(format="%(levelname)s %(message)s")
+        logging.getLogger("mitoray").setLevel(log_level)
         bundle = load_bundle(cohort.model, cohort.storage_options, expected_digest=digest)
         self._scorer = RegionScorer(
             RegionReader(cohort.rows, bundle.mpp, cohort.storage_options, resources.tile_cache_mb << 20),
@@ -108,7 +114,7 @@ class ScoreActor:
         """SCORES rows for a block of REGIONS rows, one each."""
         rows: list[dict[str, Any]] = []
         for row in self._scorer.score(batch.to_pylist()):
-            log.debug("scored region %s", row["region_id"])
+            log.debug("region %s %s", row["region_id"], row["status"])
             mm2 = row["width_px"] * row["height_px"] * batch["mpp"][len(rows)].as_py() ** 2 / 1e6
             self._tally.add.remote(row["slide_id"], mm2, row["status"] == "failed", self._scorer.take_seconds())
             rows.append(row)
@@ -166,6 +172,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
                 resources,
                 place.threads,
                 tally,
+                log.getEffectiveLevel(),
             ),
             batch_size=None,
             batch_format="pyarrow",
@@ -213,23 +220,28 @@ def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
 def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
     """The SLIDES table, in the order of the manifest; each slide's own files are written by its task."""
     with _ray_data():
-        files_of = _files_by_slide(run)
-        # The tasks get what they need and no more: the run holds the model, and with it the import of torch.
+        # The tasks get what they need and no more: each its own slide's plan, and none the model, for whose sake they
+        # would have to import torch.
+        folder, method = run.folder, run.cohort.method
         default, by_domain = run.bundle.threshold, run.bundle.thresholds
-        shared = ray.put((run.cohort.rows, run.cohort.method, run.folder, plans, files_of))
+        files_of = run.files_by_slide()
+        work = ray.put(
+            [
+                ray.put((source, plans.get(source.slide_id, {}), files_of.get(source.slide_id, [])))
+                for source in run.cohort.rows
+            ]
+        )
 
         def reduce_one(batch: pa.Table) -> pa.Table:
-            rows, method, folder, plans, files_of = ray.get(shared)
             index = batch["index"][0].as_py()
-            source = rows[index]
-            plan = plans.get(source.slide_id, {})
+            source, plan, files = ray.get(ray.get(work)[index])
             if source.error:
                 row = failed_slide(source, named(source.error))
             elif plan["status"] != "planned":
                 row = failed_slide(source, plan["error"])
             else:
                 threshold = method.threshold_for(source.domain, default, by_domain)
-                scores = slide_scores(folder, files_of.get(source.slide_id, []), source.slide_id)
+                scores = slide_scores(folder, files, source.slide_id)
                 row = write_slide(folder, plan, reduce_slide(source, plan, scores, method, threshold))
             return pa.Table.from_pylist([row], schema=SLIDES).append_column("index", [[index]])
 
@@ -241,32 +253,14 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
     return pa.concat_tables(done).sort_by("index").drop(["index"])
 
 
-def _files_by_slide(run: Run) -> Mapping[str, list[str]]:
-    """The names of the score tables that hold regions of each slide."""
-    files, folder = run.score_files(), run.folder
-
-    def slides_in(batch: pa.Table) -> pa.Table:
-        found = []
-        for index in batch["index"].to_pylist():
-            slide_ids = pc.unique(folder.read_table(files[index], ["slide_id"])["slide_id"])
-            found.append(pa.table({"slide_id": slide_ids, "file": [files[index]] * len(slide_ids)}))
-        return pa.concat_tables(found)
-
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for table in _each(slides_in, len(files), per_task=_FILES_PER_TASK):
-        for row in table.to_pylist():
-            found[row["slide_id"]].append(row["file"])
-    return found
-
-
 # ---- Ray Data
 
 
-def _each(function: Callable[[pa.Table], pa.Table], n: int, per_task: int = 1) -> Iterator[pa.Table]:
-    """Tables that `function` gives for tables with a column `index` of 0, …, n - 1, so many rows to a task."""
+def _each(function: Callable[[pa.Table], pa.Table], n: int) -> Iterator[pa.Table]:
+    """Tables that `function` gives for the one-row tables {index: 0}, …, {index: n - 1}, each in a task of its own."""
     if not n:
         return
-    blocks = [pa.table({"index": range(first, min(first + per_task, n))}) for first in range(0, n, per_task)]
+    blocks = [pa.table({"index": [index]}) for index in range(n)]
     mapped = ray.data.from_arrow(blocks).map_batches(function, batch_size=None, batch_format="pyarrow", num_cpus=1)
     yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow")
 

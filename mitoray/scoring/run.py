@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -153,9 +153,14 @@ class Run:
         ids = (region_id for table in self.folder.tables(names) for region_id in table["region_id"].to_pylist())
         return Counter(region_id.rpartition("/")[0] for region_id in ids)
 
-    def score_files(self) -> list[str]:
-        """Names of the score tables."""
-        return self.folder.names(SCORE_TABLES, ".parquet")
+    def files_by_slide(self) -> dict[str, list[str]]:
+        """Names of the score tables that hold regions of each slide."""
+        names = self.folder.names(SCORE_TABLES, ".parquet")
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for name, table in zip(names, self.folder.tables(names, ["slide_id"]), strict=True):
+            for slide_id in pc.unique(table["slide_id"]).to_pylist():
+                found[slide_id].append(name)
+        return dict(found)
 
     def queue_again(self) -> int:
         """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""

@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +34,28 @@ def phantoms(tmp_path_factory):
     return [ManifestRow(**row) for row in manifest.to_pylist()], labels
 
 
+class Forbidding(BaseHTTPRequestHandler):
+    """Answers that nothing may be read."""
+
+    def do_GET(self):
+        self.send_error(403)
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def log_message(self, *words):
+        pass
+
+
 @pytest.fixture(scope="module")
-def cohort(phantoms, tmp_path_factory):
+def forbidding_server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forbidding)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cohort(phantoms, forbidding_server, tmp_path_factory):
     """Two sound phantoms, one with corrupt tiles, glass, and slides that are wrong in one way each."""
     folder = tmp_path_factory.mktemp("cohort")
     sound = phantoms[0]
@@ -51,6 +73,7 @@ def cohort(phantoms, tmp_path_factory):
         ManifestRow("../escape", first.uri),
         ManifestRow("override", str(folder / "unknown.tif"), mpp=0.25),
         ManifestRow("odd", str(folder / "unknown.tif"), mpp=25.0),
+        ManifestRow("forbidden", f"{forbidding_server}/slide.svs"),
         ManifestRow("bad mask", first.uri, tissue_uri=str(folder / "photo.svs")),
     ]
     Image.new("L", (600, 450), 255).save(folder / "everywhere.png")
@@ -58,6 +81,7 @@ def cohort(phantoms, tmp_path_factory):
         "twice": "DuplicateSlideId",
         "../escape": "InvalidSlideId",
         "odd": "ImplausibleResolution",
+        "forbidden": "SlideForbidden",
         "bad mask": "BadTissueMask",
     }
     return checked(rows), expected
