@@ -10,6 +10,7 @@ manifest (nothing was started), 3 some slides failed or were scored in part (eac
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,8 @@ def run(argv: Sequence[str] | None) -> int:
     output = options.output or str(DEMO_FOLDER / "run")
     scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options))
     with _ray():
+        if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
+            print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
         if is_demo:
             draw = ray.remote(demo.draw)
             ray.get([draw.remote(row, index) for index, row in enumerate(rows)])
@@ -105,12 +108,28 @@ def _ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(include_dashboard=False, logging_level=logging.ERROR)
+    ray.init(_address(), include_dashboard=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _address() -> str | None:
+    """None leaves the choice to Ray; "local" starts one, where a cluster that ran here ended and left its note behind.
+
+    Ray would wait half a minute for that cluster, and then fail.
+    """
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"
+    if "RAY_ADDRESS" in os.environ or not note.exists():
+        return None
+    host, _, port = note.read_text().strip().rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=3).close()
+    except (OSError, ValueError):
+        return "local"
+    return None
 
 
 def _told(slides: pa.Table, folder: Folder) -> int:

@@ -78,3 +78,6 @@ def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]
     except MitorayError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on from here.", file=sys.stderr)
+        return FAILED

@@ -132,8 +132,7 @@ class Run:
 
     def write_plan(self, table: pa.Table) -> None:
         """Keep the plans of some slides; they override earlier ones."""
-        part = len(self.folder.names(PLANS, ".parquet"))
-        self.folder.write_table(f"{PLANS}/{part:06d}.parquet", table.cast(PLAN))
+        self._add(PLANS, table.cast(PLAN))
 
     def region_counts(self) -> Counter[str]:
         """Number of REGIONS rows of each slide."""
@@ -143,7 +142,7 @@ class Run:
     def write_regions(self, tables: Sequence[pa.Table]) -> None:
         """Keep the regions of newly planned slides."""
         if tables:
-            self.folder.write_table(f"{REGION_TABLES}/{self.attempt:04d}.parquet", pa.concat_tables(tables))
+            self._add(REGION_TABLES, pa.concat_tables(tables))
 
     # ---- the scores
 
@@ -174,9 +173,13 @@ class Run:
             if place in lost
         ]
         if again:
-            table = pa.Table.from_pylist(again, schema=REGIONS)
-            self.folder.write_table(f"{REGION_TABLES}/{self.attempt:04d}-again.parquet", table)
+            self._add(REGION_TABLES, pa.Table.from_pylist(again, schema=REGIONS))
         return len(again)
+
+    def _add(self, subfolder: str, table: pa.Table) -> None:
+        """Write a table under the next number, never over one that is there."""
+        part = len(self.folder.names(subfolder, ".parquet"))
+        self.folder.write_table(f"{subfolder}/{part:06d}.parquet", table)
 
     def _tables(self, subfolder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
         return self.folder.tables(self.folder.names(subfolder, ".parquet"), columns)
