@@ -24,7 +24,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, JobParser, run_job
+from mitoray.commandline import DONE, JobParser, ray_address, run_job
 from mitoray.datasets import (
     Dataset,
     Destination,
@@ -154,7 +154,7 @@ def check_space(todo: Sequence[RemoteFile], destination: Destination) -> None:
 def fetch_all(todo: Sequence[RemoteFile], options: Fetch, destination: Destination) -> dict[str, str]:
     """Fetch on Ray, `parallel` files at a time; returns why which file failed, by path."""
     if not ray.is_initialized():
-        ray.init(log_to_driver=False)
+        ray.init(ray_address(), log_to_driver=False)
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     # Downloads wait for the network, so they claim no CPU. A lost worker's file resumes with the next run.
     task = ray.remote(fetch_file).options(

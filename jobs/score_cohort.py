@@ -10,7 +10,6 @@ manifest (nothing was started), 3 some slides failed or were scored in part (eac
 
 import logging
 import os
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pyarrow as pa
 import ray
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.report.text import as_text
 from mitoray.scoring import demo
@@ -108,28 +107,12 @@ def _ray() -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    ray.init(_address(), include_dashboard=False, logging_level=logging.ERROR)
+    ray.init(ray_address(), include_dashboard=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
-
-
-def _address() -> str | None:
-    """None leaves the choice to Ray; "local" starts one, where a cluster that ran here ended and left its note behind.
-
-    Ray would wait half a minute for that cluster, and then fail.
-    """
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"
-    if "RAY_ADDRESS" in os.environ or not note.exists():
-        return None
-    host, _, port = note.read_text().strip().rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, ValueError):
-        return "local"
-    return None
 
 
 def _told(slides: pa.Table, folder: Folder) -> int:

@@ -44,7 +44,7 @@ if __name__ == "__main__":
     slides = arguments.folder / "slides"
     slides.mkdir(parents=True, exist_ok=True)
     manifest = plan_cohort(slides.resolve(), n_slides=arguments.n_slides, seed=arguments.seed)
-    ray.init(include_dashboard=False)
+    ray.init("local", include_dashboard=False)
     ray.get([draw.remote(row, index) for index, row in enumerate(manifest.to_pylist())])
     ray.shutdown()
     pacsv.write_csv(manifest, arguments.folder / "manifest.csv")

@@ -56,7 +56,7 @@ def main() -> None:
     from mitoray.scoring.pipeline import score_cohort
     from mitoray.scoring.run import Run
 
-    ray.init(include_dashboard=False)
+    ray.init("local", include_dashboard=False)
     output = arguments.folder / f"run-{int(time.time())}"
     score_cohort(Run.claim(Cohort(read_manifest(str(manifest)), "mitoray-s", str(output))))
     n_processes = int(ray.cluster_resources()["CPU"])

@@ -50,6 +50,7 @@ def cluster(tmp_path_factory):
     finally:
         head.terminate()
         head.wait()
+        Path("/tmp/ray/ray_current_cluster").unlink(missing_ok=True)  # its note, which a terminated head leaves behind
 
 
 def test_a_submitted_job_ends_with_the_same_files(cluster, ray_session, tmp_path):
