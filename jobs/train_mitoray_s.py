@@ -12,16 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.errors import BadOption, MitorayError
 from mitoray.training.heatmap import Schedule
 from mitoray.training.mitoray_s import Recipe, make_mitoray_s
-
-DATA_DIR_HELP = (
-    "folder with crops/atnorm-br.parquet, crops/atnorm-md.parquet, two images negative_tissue/*.jpg, and, for "
-    "evaluation only, crops/amibr-midog21.parquet; all at 0.25 µm/px"
-)
 
 
 @dataclass(frozen=True)
@@ -29,7 +24,8 @@ class Train:
     """What to train from, and for how long.
 
     Args:
-        data_dir: folder of the material.
+        data_dir: folder with crops/atnorm-br.parquet, crops/atnorm-md.parquet, two images negative_tissue/*.jpg, and,
+            for evaluation only, crops/amibr-midog21.parquet; all at 0.25 µm/px.
         output: folder for weights.safetensors and bundle.json.
         minutes: length of the training, min; takes the place of `steps`.
         steps: length of the training, batches. Gives the same weights again where `minutes` may not.
@@ -54,29 +50,20 @@ class Train:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.INFO)
-    parser = ArgumentParser(prog="train_mitoray_s", description=__doc__.partition("\n")[0])
-    parser.add_argument("--config", action="config", help="YAML file of the options below")
-    parser.add_argument("--data-dir", type=Path, required=True, help=DATA_DIR_HELP)
-    parser.add_class_arguments(Train, skip={"data_dir"})
-    try:
-        config = parser.parse_args(argv)
-        config.pop("config")
-        run(Train(**config.as_dict()))
-    except SystemExit as end:
-        return int(end.code or 0)
-    except MitorayError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_job(lambda: run(argv), bad_input=(MitorayError,))
 
 
-def run(train: Train) -> None:
+def run(argv: Sequence[str] | None) -> int:
+    logging.getLogger("mitoray").setLevel(logging.INFO)
+    parser = JobParser("train_mitoray_s", __doc__.partition("\n")[0])
+    parser.add_class_arguments(Train)
+    (train,) = parser.parsed(argv, Train)
     torch.set_num_threads(train.threads)
     recipe = Recipe(Schedule(steps=train.steps, minutes=train.minutes, seed=train.seed))
     bundle = make_mitoray_s(train.data_dir, train.output, recipe)
     for metric in bundle.metrics:
         print(f"{metric.data:12} {metric.value:8.4f}  {metric.name}")
+    return DONE
 
 
 if __name__ == "__main__":
