@@ -66,7 +66,7 @@ def _with(old: str, new: str, word: str) -> str:
 
 
 def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]) -> int:
-    """The exit status of a job; errors that mitoray raises on purpose are told without a traceback.
+    """The exit status of a job; errors of mitoray's own, and of files and storage, are told without a traceback.
 
     bad_input: errors that mean that nothing was started.
     """
@@ -78,7 +78,8 @@ def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]
     except bad_input as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return BAD_INPUT
-    except MitorayError as error:
+    except (MitorayError, OSError) as error:
+        logging.getLogger("mitoray").debug("The job failed", exc_info=error)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
