@@ -12,42 +12,51 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from mitoray.errors import BadOption
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, suppress
 
-STRIDE_PX: Final = 4
-"""Cell (i, j) of the heat-map is centred on image pixel (x, y) = (4 j, 4 i)."""
-
-_COARSEST_STRIDE_PX: Final = 16
-_CONTEXT_PX: Final = 112
-"""No pixel further than this from a cell reaches it, in whole steps of the coarsest stride."""
+_COARSEST_STRIDE: Final = 4
+"""Stride of the coarsest features in cells of the heat-map."""
+_CONTEXT: Final = 28
+"""No pixel further than this many cells from a cell reaches it, in whole steps of the coarsest stride."""
 
 _BAND_PX: Final = {"cpu": 5 * 2**20, "cuda": 2**26}
 """Pixels in one forward pass: about 0.3 GiB of float32 activations on a CPU, 3 GiB of float16 on a GPU."""
 
 
 class HeatmapNet(nn.Module):
-    """Centre heat-map at stride 4 from features at strides 4, 8 and 16. After Zhou et al. 2019, §3, without offsets:
-    a cell is 1 µm wide, a sixth of the radius in which a detection matches a label.
+    """Centre heat-map from features at one, two and four times its stride. After Zhou et al. 2019, §3, without offsets:
+    at stride 4 and 0.25 µm/px a cell is 1 µm wide, a sixth of the radius in which a detection matches a label.
+
+    Cell (i, j) of the heat-map is centred on image pixel (x, y) = (stride j, stride i).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = 1.0, stride: int = 4) -> None:
+        """`width` multiplies the channels, 24 to 96 of them; `stride` is 4 px, or 2 for images at 0.5 µm/px."""
+        if stride not in (2, 4):
+            raise BadOption(f"stride {stride} is not offered; use 4, or 2 for images at 0.5 µm/px")
+        if not 0.25 <= width <= 4:
+            raise BadOption(f"width {width} lies outside 0.25 to 4")
         super().__init__()
-        self.stride4 = nn.Sequential(_ConvNorm(3, 24, stride=2), _ConvNorm(24, 48, stride=2), _Residual(48))
-        self.stride8 = nn.Sequential(_ConvNorm(48, 72, stride=2), _Residual(72))
-        self.stride16 = nn.Sequential(_ConvNorm(72, 96, stride=2), _Residual(96))
-        self.lateral8 = nn.Conv2d(72, 48, 1)
-        self.lateral16 = nn.Conv2d(96, 48, 1)
-        self.smooth8 = _ConvNorm(48, 48)
-        self.smooth4 = _ConvNorm(48, 48)
-        self.centre = nn.Conv2d(48, 1, 1)
+        self.stride_px = stride
+        stem, fine, middle, coarse = (max(8, round(n * width / 8) * 8) for n in (24, 48, 72, 96))
+        self.fine = nn.Sequential(
+            _ConvNorm(3, stem, stride=stride // 2), _ConvNorm(stem, fine, stride=2), _Residual(fine)
+        )
+        self.middle = nn.Sequential(_ConvNorm(fine, middle, stride=2), _Residual(middle))
+        self.coarse = nn.Sequential(_ConvNorm(middle, coarse, stride=2), _Residual(coarse))
+        self.lateral_middle = nn.Conv2d(middle, fine, 1)
+        self.lateral_coarse = nn.Conv2d(coarse, fine, 1)
+        self.smooth_middle = _ConvNorm(fine, fine)
+        self.smooth_fine = _ConvNorm(fine, fine)
+        self.centre = nn.Conv2d(fine, 1, 1)
         with torch.no_grad():  # a prior of 1 %: the many empty cells must not drown the first steps
             self.centre.bias.fill_(-4.6)  # type: ignore[union-attr]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (n, 1, ceil(h/4), ceil(w/4)) of normalised images (n, 3, h, w)."""
-        fine = self.stride4(x)
-        middle = self.stride8(fine)
-        coarse = self.stride16(middle)
-        middle = self.smooth8(_add_coarser(self.lateral8(middle), self.lateral16(coarse)))
-        logits: torch.Tensor = self.centre(self.smooth4(_add_coarser(fine, middle)))
+        """Logits (n, 1, ceil(h / stride), ceil(w / stride)) of normalised images (n, 3, h, w)."""
+        fine = self.fine(x)
+        middle = self.middle(fine)
+        coarse = self.coarse(middle)
+        middle = self.smooth_middle(_add_coarser(self.lateral_middle(middle), self.lateral_coarse(coarse)))
+        logits: torch.Tensor = self.centre(self.smooth_fine(_add_coarser(fine, middle)))
         return logits
 
     def fuse(self) -> "HeatmapNet":
@@ -88,8 +97,6 @@ def _add_coarser(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
 class HeatmapDetector:
     """A trained heat-map network as a detector: uint8 images in, points out."""
 
-    halo_um = 16.0
-
     def __init__(
         self,
         network: HeatmapNet,
@@ -101,7 +108,9 @@ class HeatmapDetector:
     ) -> None:
         """`mean` and `std` of the channels are in units of 0 to 255; the network is fused in place."""
         self.mpp = mpp
+        self.halo_um = 16 * network.stride_px * mpp
         self.device = device
+        self._stride_px = network.stride_px
         self._network = network.fuse().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
         self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
         self._std = torch.tensor(std, device=device).view(3, 1, 1)
@@ -120,7 +129,7 @@ class HeatmapDetector:
         return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
 
     def heatmap(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores float32 (n, ceil(h/4), ceil(w/4)) in [0, 1] of images uint8 (n, 3, h, w), on the device."""
+        """Scores float32 (n, ceil(h / stride), ceil(w / stride)) in [0, 1] of images uint8 (n, 3, h, w), on the device."""
         with torch.inference_mode():
             return torch.cat([self._logits(*band) for band in self._bands(images)], dim=1).sigmoid_()
 
@@ -128,10 +137,12 @@ class HeatmapDetector:
         """Horizontal bands with all the context their cells see, so that large images fit and answer the same."""
         height = images.shape[2]
         rows_px = _BAND_PX[self.device.type] // (images.shape[0] * images.shape[3])
-        step = max(_COARSEST_STRIDE_PX, rows_px // _COARSEST_STRIDE_PX * _COARSEST_STRIDE_PX)
+        coarsest_px, context_px = _COARSEST_STRIDE * self._stride_px, _CONTEXT * self._stride_px
+        step = max(coarsest_px, rows_px // coarsest_px * coarsest_px)
         for top in range(0, height, step):
-            start, stop = max(0, top - _CONTEXT_PX), min(height, top + step)
-            yield images[:, :, start : stop + _CONTEXT_PX], (top - start) // STRIDE_PX, -(-(stop - start) // STRIDE_PX)
+            start, stop = max(0, top - context_px), min(height, top + step)
+            rows = (top - start) // self._stride_px, -(-(stop - start) // self._stride_px)
+            yield images[:, :, start : stop + context_px], *rows
 
     def _logits(self, images: torch.Tensor, first_row: int, stop_row: int) -> torch.Tensor:
         x = images.to(self.device).to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
@@ -146,6 +157,6 @@ class HeatmapDetector:
             where = peaks.nonzero()
             scores = heat[peaks].cpu().numpy()
             image, row, column = where.cpu().numpy().T
-        xy_px = np.stack([column, row], axis=1).astype(np.float32) * STRIDE_PX
+        xy_px = np.stack([column, row], axis=1).astype(np.float32) * self._stride_px
         radius_px = SUPPRESSION_RADIUS_UM / self.mpp
         return [suppress(xy_px[image == i], scores[image == i], radius_px) for i in range(len(images))]

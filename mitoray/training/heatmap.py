@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mitoray.models.heatmap import STRIDE_PX, HeatmapDetector, HeatmapNet
+from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
 from mitoray.training.augment import augment
 from mitoray.training.patches import Patches
 
@@ -110,9 +110,9 @@ def centre_targets(centres_px: torch.Tensor, view_px: int, sigma_cells: float = 
 
     centres_px: float32 (n, k, 2), NaN for none. Bumps of figures just beyond the view reach into it.
     """
-    cells = -(-view_px // STRIDE_PX)
+    cells = -(-view_px // 4)
     grid = torch.arange(cells, dtype=torch.float32)
-    peak = (centres_px / STRIDE_PX).round()
+    peak = (centres_px / 4).round()
     dx, dy = (grid - peak[..., axis, None] for axis in (0, 1))
     bumps = torch.exp(-(dy[..., :, None] ** 2 + dx[..., None, :] ** 2) / (2 * sigma_cells**2))
     return bumps.nan_to_num(0.0).amax(dim=1)
