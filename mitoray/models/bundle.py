@@ -10,9 +10,10 @@ import safetensors.torch
 import torch
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 from safetensors import SafetensorError
+from torch import nn
 
 from mitoray.errors import BadModel, BadOption
-from mitoray.models.architectures import ARCHITECTURES
+from mitoray.models.architectures import ARCHITECTURES, built
 from mitoray.models.detector import Detector
 
 CARD_FILE: Final = "bundle.json"
@@ -22,6 +23,7 @@ SCHEMA_VERSION: Final = 1
 
 _Channel = Annotated[float, Field(ge=0, le=255)]
 _Score = Annotated[float, Field(ge=0, le=1)]
+Setting = bool | int | float | str
 _STRICT: Final = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
 
@@ -54,6 +56,7 @@ class Metric(BaseModel):
 class Card(BaseModel):
     """What bundle.json holds, all of it and nothing else.
 
+    settings: what the architecture is built with, such as its width; absent: as it is by default.
     mpp: µm per pixel of the input. threshold: score from which a detection counts; thresholds: the same by domain.
     """
 
@@ -61,6 +64,7 @@ class Card(BaseModel):
     schema_version: Literal[1]
     name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
     architecture: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
     mpp: Annotated[float, Field(ge=0.1, le=2)]
     threshold: _Score
     thresholds: dict[str, _Score]
@@ -90,13 +94,17 @@ class Bundle(Card):
             if threads < 1:
                 raise BadOption(f"threads {threads} is below 1")
             torch.set_num_threads(threads)
-        architecture = ARCHITECTURES[self.architecture]
-        network = architecture.network()
+        network = built(self.architecture, self.settings)
         network.load_state_dict(dict(self.weights))
-        normalisation = self.normalisation
-        return architecture.detector(
-            network, mpp=self.mpp, mean=normalisation.mean, std=normalisation.std, device=place
-        )
+        return detector_around(self.architecture, network, self.mpp, self.normalisation, place)
+
+
+def detector_around(
+    architecture: str, network: nn.Module, mpp: float, normalisation: Normalisation, device: torch.device
+) -> Detector:
+    """The detector of a trained network, which is changed in place (fused, frozen, moved to the device)."""
+    around = ARCHITECTURES[architecture].detector
+    return around(network, mpp=mpp, mean=normalisation.mean, std=normalisation.std, device=device)
 
 
 def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: Path | str) -> str:
@@ -105,8 +113,7 @@ def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: 
     Raises BadModel for weights that `load_bundle` would refuse.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
-    _check_architecture(bundle.architecture, str(folder))
-    _check_weights(state, bundle.architecture, str(folder))
+    _check_weights(state, bundle, str(folder))
     weights = safetensors.torch.save(state)
     card = (json.dumps(bundle.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
     folder = Path(folder)
@@ -122,12 +129,11 @@ def parse_bundle(weights: bytes, card: bytes, where: str) -> Bundle:
         known = Card.model_validate_json(card)
     except ValidationError as error:
         raise BadModel(f"{where}: {CARD_FILE} is not valid: {_faults(error)}") from error
-    _check_architecture(known.architecture, where)
     try:
         state = safetensors.torch.load(weights)
     except (SafetensorError, ValueError, KeyError) as error:
         raise BadModel(f"{where}: {WEIGHTS_FILE} is truncated or not safetensors ({error}); copy it again") from error
-    _check_weights(state, known.architecture, where)
+    _check_weights(state, known, where)
     return Bundle(**dict(known), digest=digest(weights, card), weights=state)
 
 
@@ -144,19 +150,18 @@ def _faults(error: ValidationError) -> str:
     return f"{listed}; correct or export it again"
 
 
-def _check_architecture(architecture: str, where: str) -> None:
-    if architecture not in ARCHITECTURES:
-        known = ", ".join(sorted(ARCHITECTURES))
-        raise BadModel(f"{where}: architecture {architecture!r} is unknown; this version knows {known}")
-
-
-def _check_weights(state: Mapping[str, torch.Tensor], architecture: str, where: str) -> None:
-    expected = {name: (t.shape, t.dtype) for name, t in ARCHITECTURES[architecture].network().state_dict().items()}
+def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) -> None:
+    try:
+        with torch.device("meta"):  # shapes are enough: nothing is allocated, whatever the settings ask for
+            network = built(card.architecture, card.settings)
+    except BadOption as error:
+        raise BadModel(f"{where}: {error}") from error
+    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
     found = {name: (t.shape, t.dtype) for name, t in state.items()}
     if found != expected:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
         raise BadModel(
-            f"{where}: weights do not fit architecture {architecture!r}: {len(names)} tensors differ, "
+            f"{where}: weights do not fit architecture {card.architecture!r}: {len(names)} tensors differ, "
             f"first {names[0]!r}; check that weights and JSON belong together"
         )
     broken = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]

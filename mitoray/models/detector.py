@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from mitoray.errors import BadOption
+
 SUPPRESSION_RADIUS_UM: Final = 6.25
 """Points nearer than this are one figure: the radius in which a detection matches a label (Aubreville et al. 2023)."""
 
@@ -52,6 +54,16 @@ class Detector(Protocol):
         Raises BadOption for another shape or dtype, or a threshold outside [0, 1].
         """
         ...
+
+
+def checked_images(images: torch.Tensor, threshold: float) -> None:
+    """Raises BadOption unless images and threshold are what `Detector.detect` takes."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
+        raise BadOption(
+            f"images are {images.dtype} {tuple(images.shape)}; a detector takes uint8 (n, 3, h, w), RGB, not empty"
+        )
+    if not 0.0 <= threshold <= 1.0:
+        raise BadOption(f"threshold {threshold} is outside [0, 1]")
 
 
 def suppress(xy_px: NDArray[np.float32], scores: NDArray[np.float32], radius_px: float) -> Points:

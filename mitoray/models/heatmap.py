@@ -1,6 +1,5 @@
 """A small fully convolutional network that draws a heat-map of figure centres, and the detector around it."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -10,7 +9,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mitoray.errors import BadOption
-from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, suppress
+from mitoray.models.bands import bands
+from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
 
 _COARSEST_STRIDE: Final = 4
 """Stride of the coarsest features in cells of the heat-map."""
@@ -58,6 +58,12 @@ class HeatmapNet(nn.Module):
         middle = self.smooth_middle(_add_coarser(self.lateral_middle(middle), self.lateral_coarse(coarse)))
         logits: torch.Tensor = self.centre(self.smooth_fine(_add_coarser(fine, middle)))
         return logits
+
+    @property
+    def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
+        """From the body to the head: what learns slowly, and what learns fast."""
+        head = (self.lateral_middle, self.lateral_coarse, self.smooth_middle, self.smooth_fine, self.centre)
+        return (self.fine,), (self.middle, self.coarse), head
 
     def fuse(self) -> "HeatmapNet":
         """Fold the batch norms into their convolutions, in place, for inference."""
@@ -117,38 +123,30 @@ class HeatmapDetector:
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
         """Points that score at least `threshold`: see `Detector.detect`."""
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape[2:]:
-            raise BadOption(
-                f"images are {images.dtype} {tuple(images.shape)}; a detector takes uint8 (n, 3, h, w), RGB, not empty"
-            )
-        if not 0.0 <= threshold <= 1.0:
-            raise BadOption(f"threshold {threshold} is outside [0, 1]")
+        checked_images(images, threshold)
         if len(images) == 0:
             return []
         size = max(1, _BAND_PX[self.device.type] // (images.shape[2] * images.shape[3]))
         return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
 
     def heatmap(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores float32 (n, ceil(h / stride), ceil(w / stride)) in [0, 1] of images uint8 (n, 3, h, w), on the device."""
+        """Scores (n, ceil(h / stride), ceil(w / stride)) float32 in [0, 1] of uint8 images (n, 3, h, w), on the device."""
+        stride, n, (height, width) = self._stride_px, len(images), images.shape[2:]
+        pixels = _BAND_PX[self.device.type] // n
         with torch.inference_mode():
-            return torch.cat([self._logits(*band) for band in self._bands(images)], dim=1).sigmoid_()
+            rows = [
+                self._logits(images[:, :, band.start : band.stop])[
+                    :, (band.top - band.start) // stride : -(-(band.bottom - band.start) // stride)
+                ]
+                for band in bands(height, width, pixels, _COARSEST_STRIDE * stride, _CONTEXT * stride)
+            ]
+            return torch.cat(rows, dim=1).sigmoid_()
 
-    def _bands(self, images: torch.Tensor) -> Iterator[tuple[torch.Tensor, int, int]]:
-        """Horizontal bands with all the context their cells see, so that large images fit and answer the same."""
-        height = images.shape[2]
-        rows_px = _BAND_PX[self.device.type] // (images.shape[0] * images.shape[3])
-        coarsest_px, context_px = _COARSEST_STRIDE * self._stride_px, _CONTEXT * self._stride_px
-        step = max(coarsest_px, rows_px // coarsest_px * coarsest_px)
-        for top in range(0, height, step):
-            start, stop = max(0, top - context_px), min(height, top + step)
-            rows = (top - start) // self._stride_px, -(-(stop - start) // self._stride_px)
-            yield images[:, :, start : stop + context_px], *rows
-
-    def _logits(self, images: torch.Tensor, first_row: int, stop_row: int) -> torch.Tensor:
+    def _logits(self, images: torch.Tensor) -> torch.Tensor:
         x = images.to(self.device).to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             logits: torch.Tensor = self._network(x)
-        return logits[:, 0, first_row:stop_row].float()
+        return logits[:, 0].float()
 
     def _detect_batch(self, images: torch.Tensor, threshold: float) -> list[Points]:
         with torch.inference_mode():

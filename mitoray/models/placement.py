@@ -1,0 +1,31 @@
+"""Where a model runs: a torch device by name, and its CPU threads."""
+
+import torch
+
+from mitoray.errors import BadOption
+
+
+def placed(device: str, threads: int | None = None) -> torch.device:
+    """The torch device "cpu", "cuda" or "cuda:1", after it was seen to be there.
+
+    threads: CPU threads, for the whole process (torch has one setting); None leaves it.
+    Raises BadOption for a device that is not there.
+    """
+    place = _device(device)
+    if threads is not None:
+        if threads < 1:
+            raise BadOption(f"threads {threads} is below 1")
+        torch.set_num_threads(threads)
+    return place
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise BadOption(f'device {name!r} is unknown; use "cpu", "cuda" or "cuda:0"') from error
+    if device.type not in ("cpu", "cuda"):
+        raise BadOption(f'device {name!r} is not supported; use "cpu" or "cuda"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadOption(f'device {name!r}: this machine has {torch.cuda.device_count()} GPUs; use "cpu" or fewer')
+    return device
