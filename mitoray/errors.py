@@ -112,5 +112,13 @@ class BadDetections(MitorayError):
     """A table of detections that cannot be read, or says something that cannot be."""
 
 
+class BadTrialScores(MitorayError):
+    """A table of trial scores that cannot be read, or says something that cannot be."""
+
+
 class TrackingUnreachable(MitorayError):
     """The MLflow server or database did not take what was to be recorded."""
+
+
+class TrainingFailed(MitorayError):
+    """A training that ended before its last epoch."""
