@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -83,6 +83,7 @@ def cohorts(draw):
 
 
 @pytest.mark.parametrize("sample", SAMPLERS)
+@settings(deadline=None)
 @given(cohort=cohorts(), n=st.integers(1, 60), patch_um=st.floats(10, 300), seed=st.integers(0, 2**32 - 1))
 def test_patches_lie_where_they_may_and_hold_what_they_were_placed_for(sample, cohort, n, patch_um, seed):
     slides, labels = cohort
@@ -252,6 +253,7 @@ def test_a_pseudo_epoch_is_sampled_in_well_under_a_second():
         assert time.process_time() - started < 1.5
 
 
+@settings(deadline=None)
 @given(cohort=cohorts(), n=st.integers(1, 20), mpp=st.sampled_from([0.25, 0.5]), seed=st.integers(0, 99))
 def test_patches_list_every_figure_in_them_or_near_and_no_other(cohort, n, mpp, seed):
     slides, labels = cohort
