@@ -1,9 +1,11 @@
 """What scoring needs of a model, be it a bundle or a plug-in."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from mitoray.models.detector import Detector
+from mitoray.models.plugin import SCHEME, load_plugin
+from mitoray.models.sources import load_bundle
 
 
 class Model(Protocol):
@@ -40,3 +42,14 @@ class Model(Protocol):
         threads: CPU threads, for the whole process; None leaves it. Raises BadOption for a device that is not there.
         """
         ...
+
+
+def load_model(uri: str, storage_options: Mapping[str, Any] | None = None, expected_digest: str | None = None) -> Model:
+    """A bundle, from where `load_bundle` takes them, or a plug-in, "python:package.module:attribute": see `plugin`.
+
+    For URIs that a person gave. What reads a URI from a file takes `load_bundle`, which runs no code of others.
+    Raises BadModel, BadOption.
+    """
+    if uri.startswith(SCHEME):
+        return load_plugin(uri, expected_digest)
+    return load_bundle(uri, storage_options, expected_digest)

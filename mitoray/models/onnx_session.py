@@ -30,6 +30,7 @@ class OnnxSession:
         """Raises BadModel for a file that is no such network or may not be trusted, BadOption for a missing GPU."""
         runtime = _needed("onnxruntime")
         _check_contents(onnx)
+        providers = _providers(runtime, device)
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -38,7 +39,7 @@ class OnnxSession:
         # The same bytes could also be in the runtime's own format, which nobody looked through.
         options.add_session_config_entry("session.load_model_format", "ONNX")
         try:
-            self._session = runtime.InferenceSession(onnx, options, providers=_providers(runtime, device))
+            self._session = runtime.InferenceSession(onnx, options, providers=providers)
         except Exception as error:  # the runtime's classes share no base
             raise BadModel(f"ONNX model: the runtime does not take it ({_brief(error)}); export it again") from error
         if device.type == "cuda" and self._session.get_providers()[0] != "CUDAExecutionProvider":

@@ -104,7 +104,7 @@ def load_plugin(uri: str, expected_digest: str | None = None) -> Plugin:
     Raises BadModel where the plug-in is missing, no detector, or has another digest than `expected_digest`.
     """
     where = f"model {uri}"
-    module_name, attribute, threshold = _parsed(uri)
+    module_name, attribute, given = _parsed(uri)
     module = _imported(module_name, where)
     build: Any = module
     for name in attribute.split("."):
@@ -119,9 +119,10 @@ def load_plugin(uri: str, expected_digest: str | None = None) -> Plugin:
     name = getattr(build, "name", f"{module_name}.{attribute}")
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadModel(f"{where}: its name {name!r} must be of letters, digits and . - _")
+    threshold = getattr(build, "threshold", DEFAULT_THRESHOLD) if given is None else given
     plugin = Plugin(
         name=name,
-        threshold=_score(threshold or getattr(build, "threshold", DEFAULT_THRESHOLD), where),
+        threshold=_score(threshold, where),
         thresholds={str(domain): _score(value, where) for domain, value in thresholds.items()},
         digest=_digest(uri, module, where),
         uri=uri,
@@ -174,14 +175,20 @@ def _digest(uri: str, module: ModuleType, where: str) -> str:
     file = getattr(module, "__file__", None)
     if file is None:
         raise BadModel(f"{where}: {module.__name__} has no file; name the module that holds the detector")
-    parts = (uri.encode(), _version(module.__name__).encode(), Path(file).read_bytes())
+    parts = (uri.encode(), _version(module.__name__, Path(file)).encode(), Path(file).read_bytes())
     return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
 
 
-def _version(module: str) -> str:
-    package = module.partition(".")[0]
-    names = sorted(set(metadata.packages_distributions().get(package, [])))
-    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+def _version(module: str, file: Path) -> str:
+    """Name and version of the distribution that was installed beside the module and lists it; "" for none."""
+    package, *below = module.split(".")
+    folder = file.parents[len(below) + (file.stem == "__init__")]
+    found = [
+        f"{distribution.metadata['Name']} {distribution.version}"
+        for distribution in metadata.distributions(path=[str(folder)])
+        if re.search(rf"^{package}(/|\.py,)", distribution.read_text("RECORD") or "", re.MULTILINE)
+    ]
+    return ", ".join(sorted(found))
 
 
 def _check_face(detector: Any, where: str) -> None:

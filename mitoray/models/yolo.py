@@ -73,12 +73,13 @@ def centres(
             scores = boxes[..., 4]
     if not ((scores >= -1e-3) & (scores <= 1 + 1e-3)).all():
         raise BadModel(
-            "ONNX model: gives scores that are no numbers in [0, 1]; export it with its sigmoid, or state its layout"
+            f"ONNX model: gives scores that are no numbers in [0, 1], read as layout {layout}; "
+            "export it with its sigmoid, or state another layout"
         )
     corners = box_format == "xyxy" or (box_format == "auto" and layout == "end2end")
     xy = (boxes[..., :2] + boxes[..., 2:4]) / 2 if corners else boxes[..., :2]
     found = zip(xy - np.float32(0.5), scores.clip(0, 1), strict=True)
     if layout != "end2end":
         return list(found)
-    ours = np.rint(boxes[..., 5]) == figure_class
+    ours = (np.rint(boxes[..., 5]) == figure_class) & (scores > 0)  # too few are filled up with zeros
     return [(where[kept], score[kept]) for (where, score), kept in zip(found, ours, strict=True)]
