@@ -1,6 +1,5 @@
-"""ONNX files as bundles: what is refused, and what becomes of the rest."""
+"""Files that others made: what is refused, and how the rest is read."""
 
-import json
 import sys
 
 import numpy as np
@@ -8,13 +7,10 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from spot_onnx import drawn, file_of, model_of, spot_network
+from spot_onnx import file_of, model_of, spot_network
 
 from mitoray.errors import BadModel, BadOption
-from mitoray.models import load_bundle, save_bundle
-from mitoray.models.architectures import ARCHITECTURES, Architecture
 from mitoray.models.onnx import OnnxYolo, OnnxYoloDetector
-from mitoray.models.onnx_bundle import ARCHITECTURE, bundle_from_onnx
 from mitoray.models.onnx_session import OnnxSession
 from mitoray.models.yolo import layout_of
 
@@ -41,11 +37,6 @@ def constant_network(output, shape=SHAPE, kind=TensorProto.FLOAT):
         helper.make_node("Add", ["value", "nothing"], ["output0"]),
     ]
     return model_of(nodes, [value, numpy_helper.from_array(np.float32(0), "zero")], shape, kind)
-
-
-@pytest.fixture(autouse=True)
-def offered(monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, ARCHITECTURE, Architecture(OnnxYolo, OnnxYoloDetector))
 
 
 @pytest.fixture(scope="module")
@@ -255,54 +246,7 @@ def test_rows_that_fill_up_an_end2end_output_are_no_points():
     assert points.xy_px.tolist() == [[19.5, 39.5]]
 
 
-# ---- bundles
-
-
-def test_a_bundle_of_an_onnx_file_is_two_files_and_detects(file, tmp_path):
-    bundle, weights = bundle_from_onnx(file, name="spots", mpp=0.25, threshold=0.4, overlap_px=64)
-    digest = save_bundle(bundle, weights, tmp_path / "bundle")
-    assert sorted(path.name for path in (tmp_path / "bundle").iterdir()) == ["bundle.json", "weights.safetensors"]
-    loaded = load_bundle(str(tmp_path / "bundle"), expected_digest=digest)
-    assert loaded.settings == {
-        "size_bytes": file.stat().st_size,
-        "window_px": 256,
-        "overlap_px": 64,
-        "figure_class": 0,
-        "layout": "yolov8",
-        "box_format": "cxcywh",
-    }
-    assert bytes(loaded.weights["onnx"].tolist()) == file.read_bytes()
-    (points,) = loaded.detector().detect(drawn([(220, 50)], [0.8], 300, 300)[None], loaded.threshold)
-    assert points.xy_px == pytest.approx(np.array([[220, 50]]), abs=0.01)
-    assert points.scores == pytest.approx([0.8], abs=0.005)
-
-
-def test_a_bundle_whose_file_was_cut_or_swapped_is_refused(file, tmp_path):
-    bundle, weights = bundle_from_onnx(file, name="spots", mpp=0.25, threshold=0.4, overlap_px=64)
-    with pytest.raises(BadModel, match="do not fit architecture 'onnx-yolo'"):
-        save_bundle(bundle, {"onnx": weights["onnx"][:-1]}, tmp_path / "bundle")
-    save_bundle(bundle, {"onnx": torch.zeros_like(weights["onnx"])}, tmp_path / "bundle")
-    with pytest.raises(BadModel, match=r"holds no network|no ONNX"):
-        load_bundle(str(tmp_path / "bundle")).detector()
-
-
-def test_a_card_that_asks_for_a_giant_is_refused_before_anything_is_allocated(file, tmp_path):
-    bundle, weights = bundle_from_onnx(file, name="spots", mpp=0.25, threshold=0.4, overlap_px=64)
-    save_bundle(bundle, weights, tmp_path)
-    card = json.loads((tmp_path / "bundle.json").read_text())
-    for size, message in ((2**31 - 1, "do not fit"), (2**60, "size_bytes")):
-        card["settings"]["size_bytes"] = size
-        (tmp_path / "bundle.json").write_text(json.dumps(card))
-        with pytest.raises(BadModel, match=message):
-            load_bundle(str(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"), [({"mpp": 5.0}, "mpp"), ({"threshold": 2.0}, "threshold"), ({"name": "a b"}, "name")]
-)
-def test_values_that_no_bundle_may_have_are_a_bad_option(file, wrong, message):
-    with pytest.raises(BadOption, match=message):
-        bundle_from_onnx(file, **{"name": "spots", "mpp": 0.25, "threshold": 0.4, "overlap_px": 64, **wrong})
+# ---- what the machine lacks
 
 
 @pytest.mark.parametrize("package", ["onnxruntime", "onnx"])
@@ -316,36 +260,3 @@ def test_a_missing_package_is_named_with_what_to_install(spots, monkeypatch, pac
 def test_a_gpu_that_the_runtime_cannot_use_is_a_bad_option(spots):
     with pytest.raises(BadOption, match="onnxruntime-gpu"):
         OnnxSession(spots.SerializeToString(), torch.device("cuda"), 1)
-
-
-# ---- the job
-
-
-def test_the_job_makes_a_bundle(file, tmp_path, job, capsys):
-    options = ["--onnx", file, "--name", "spots", "--mpp", "0.25", "--threshold", "0.4", "--overlap-px", "64"]
-    more = ["--thresholds", '{"breast": 0.3}', "--licence", "CC0", "--output", tmp_path / "bundle"]
-    assert job("import_model")([str(word) for word in [*options, *more]]) == 0
-    bundle = load_bundle(str(tmp_path / "bundle"))
-    assert (bundle.name, bundle.mpp, bundle.threshold, bundle.thresholds) == ("spots", 0.25, 0.4, {"breast": 0.3})
-    assert bundle.training.licence == "CC0"
-    assert bundle.normalisation.std == (255.0,) * 3
-    told = capsys.readouterr().out
-    assert "layout yolov8" in told
-    assert bundle.digest in told
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--onnx", "nowhere.onnx"], "cannot be read"),
-        (["--overlap-px", "500"], "overlap_px 500"),
-        (["--layout", "yolov5"], "layout yolov5"),
-        (["--std", "[0, 1, 1]"], "std"),
-        (["--mpp", "9"], "mpp"),
-    ],
-)
-def test_the_job_ends_with_status_2_and_writes_nothing(file, tmp_path, job, capsys, options, message):
-    sound = ["--onnx", str(file), "--name", "spots", "--mpp", "0.25", "--threshold", "0.4", "--overlap-px", "64"]
-    assert job("import_model")([*sound, "--output", str(tmp_path / "bundle"), *options]) == 2
-    assert message in capsys.readouterr().err
-    assert not (tmp_path / "bundle").exists()
