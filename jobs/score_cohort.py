@@ -44,7 +44,8 @@ class Options:
     Args:
         slides: slides by path, URI or glob.
         manifest: CSV or Parquet with slide_id, uri and, where known, case_id, domain, mpp (µm/px), tissue_uri (mask).
-        model: mitoray-s (shipped), a bundle's folder or URI, models:/name@alias or models:/name/version.
+        model: mitoray-s (shipped), a bundle's folder or URI, models:/name@alias or models:/name/version, or
+            python:package.module:attribute, a detector of your own.
         output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.

@@ -11,6 +11,7 @@ from mitoray.errors import BadOption
 from mitoray.models.boxes import BoxDetector, fcos, retinanet
 from mitoray.models.detector import Detector
 from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
+from mitoray.models.onnx import OnnxYolo, OnnxYoloDetector
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
     "mitoray-s": Architecture(HeatmapNet, HeatmapDetector),
     "retinanet": Architecture(retinanet, BoxDetector),
     "fcos": Architecture(fcos, BoxDetector),
+    "onnx-yolo": Architecture(OnnxYolo, OnnxYoloDetector),
 }
 
 

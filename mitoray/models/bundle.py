@@ -15,6 +15,7 @@ from torch import nn
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.architectures import ARCHITECTURES, built
 from mitoray.models.detector import Detector
+from mitoray.models.placement import placed
 
 CARD_FILE: Final = "bundle.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
@@ -50,7 +51,7 @@ class Metric(BaseModel):
     model_config = _STRICT
     name: str
     value: float
-    data: Literal["phantom", "real crops", "real tissue"]
+    data: Literal["phantom", "real crops", "real tissue", "real slides"]
 
 
 class Card(BaseModel):
@@ -89,11 +90,7 @@ class Bundle(Card):
         threads: CPU threads, for the whole process (torch has one setting); None leaves it.
         Raises BadOption for a device that is not there.
         """
-        place = _device(device)
-        if threads is not None:
-            if threads < 1:
-                raise BadOption(f"threads {threads} is below 1")
-            torch.set_num_threads(threads)
+        place = placed(device, threads)
         network = built(self.architecture, self.settings)
         network.load_state_dict(dict(self.weights))
         return detector_around(self.architecture, network, self.mpp, self.normalisation, place)
@@ -169,15 +166,3 @@ def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) ->
         raise BadModel(
             f"{where}: weights hold NaN or infinity, first in {broken[0]!r}; train or export the model again"
         )
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise BadOption(f'device {name!r} is unknown; use "cpu", "cuda" or "cuda:0"') from error
-    if device.type not in ("cpu", "cuda"):
-        raise BadOption(f'device {name!r} is not supported; use "cpu" or "cuda"')
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadOption(f'device {name!r}: this machine has {torch.cuda.device_count()} GPUs; use "cpu" or fewer')
-    return device

@@ -59,6 +59,11 @@ class HeatmapNet(nn.Module):
         logits: torch.Tensor = self.centre(self.smooth_fine(_add_coarser(fine, middle)))
         return logits
 
+    def loss(self, x: torch.Tensor, centres_px: torch.Tensor) -> torch.Tensor:
+        """Focal loss of the heat-map. centres_px: (n, k, 2), px as (x, y), NaN for none."""
+        logits = self(x)[:, 0].float()
+        return focal_loss(logits, centre_targets(centres_px, (logits.shape[1], logits.shape[2]), self.stride_px))
+
     @property
     def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
         """From the body to the head: what learns slowly, and what learns fast."""
@@ -100,6 +105,28 @@ def _add_coarser(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
     return fine + F.interpolate(coarse, scale_factor=2.0, mode="nearest")[..., :height, :width]
 
 
+def centre_targets(
+    centres_px: torch.Tensor, cells: tuple[int, int], stride_px: int, sigma_cells: float = 1.5
+) -> torch.Tensor:
+    """Heat-maps (n, rows, columns) with a Gaussian bump, 1 at its cell, for each figure whose cell is in the view.
+
+    centres_px: float32 (n, k, 2), NaN for none. Bumps of figures just beyond the view reach into it.
+    """
+    peak = (centres_px / stride_px).round()
+    row, column = (torch.arange(n, dtype=torch.float32, device=peak.device) for n in cells)
+    dx, dy = column - peak[..., 0, None], row - peak[..., 1, None]
+    bumps = torch.exp(-(dy[..., :, None] ** 2 + dx[..., None, :] ** 2) / (2 * sigma_cells**2))
+    return bumps.nan_to_num(0.0).amax(dim=1)
+
+
+def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Penalty-reduced focal loss per figure (Zhou et al. 2019, eq. 1; alpha 2, beta 4). Shapes (n, rows, columns)."""
+    log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
+    at_peak = targets == 1
+    loss = torch.where(at_peak, log_q.exp() ** 2 * log_p, (1 - targets) ** 4 * log_p.exp() ** 2 * log_q)
+    return -loss.sum() / at_peak.sum().clamp(min=1)
+
+
 class HeatmapDetector:
     """A trained heat-map network as a detector: uint8 images in, points out."""
 
@@ -130,7 +157,7 @@ class HeatmapDetector:
         return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
 
     def heatmap(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores (n, ceil(h / stride), ceil(w / stride)) float32 in [0, 1] of uint8 images (n, 3, h, w), on the device."""
+        """Scores in [0, 1], float32 (n, ceil(h / stride), ceil(w / stride)), of images uint8 (n, 3, h, w)."""
         stride, n, (height, width) = self._stride_px, len(images), images.shape[2:]
         pixels = _BAND_PX[self.device.type] // n
         with torch.inference_mode():

@@ -12,7 +12,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
-from mitoray.models import load_bundle
+from mitoray.models import load_model
 from mitoray.scoring.config import LIGHT_CPUS, Cohort, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
@@ -100,7 +100,7 @@ class ScoreActor:
     ) -> None:
         logging.basicConfig(format="%(levelname)s %(message)s")
         logging.getLogger("mitoray").setLevel(log_level)
-        bundle = load_bundle(cohort.model, cohort.storage_options, expected_digest=digest)
+        bundle = load_model(cohort.model, cohort.storage_options, expected_digest=digest)
         self._scorer = RegionScorer(
             RegionReader(cohort.rows, bundle.mpp, cohort.storage_options, resources.tile_cache_mb << 20),
             bundle.detector("cuda" if ray.get_gpu_ids() else "cpu", threads),

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 import mitoray
 from mitoray.errors import OutputBelongsToAnotherRun
-from mitoray.models import Bundle, load_bundle
+from mitoray.models import Model, load_model
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
@@ -38,7 +38,7 @@ class Run:
     """One run configuration in its folder. Each start of the job on it is an attempt, numbered from 1."""
 
     def __init__(
-        self, cohort: Cohort, bundle: Bundle, folder: Folder, identity: Identity, previous: Mapping[str, Any] | None
+        self, cohort: Cohort, bundle: Model, folder: Folder, identity: Identity, previous: Mapping[str, Any] | None
     ) -> None:
         self.cohort = cohort
         self.bundle = bundle
@@ -55,7 +55,7 @@ class Run:
         Starts nothing. Raises BadModel, and OutputBelongsToAnotherRun, with the settings that differ, where the folder
         holds anything else.
         """
-        bundle = load_bundle(cohort.model, cohort.storage_options)
+        bundle = load_model(cohort.model, cohort.storage_options)
         folder = Folder.at(cohort.output, cohort.storage_options)
         identity = Identity(
             model=redact(cohort.model),

@@ -9,14 +9,7 @@ from spot_onnx import drawn, file_of, spot_network
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models import load_bundle, save_bundle
-from mitoray.models.architectures import ARCHITECTURES, Architecture
-from mitoray.models.onnx import OnnxYolo, OnnxYoloDetector
-from mitoray.models.onnx_bundle import ARCHITECTURE, bundle_from_onnx
-
-
-@pytest.fixture(autouse=True)
-def offered(monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, ARCHITECTURE, Architecture(OnnxYolo, OnnxYoloDetector))
+from mitoray.models.onnx_bundle import bundle_from_onnx
 
 
 @pytest.fixture

@@ -1,0 +1,263 @@
+"""Trains a detector with Ray Train: several workers, checkpoints in storage, resumed after a crash.
+
+With `fit_stream` and `experiments*` the only modules of training that import ray.
+"""
+
+import copy
+import logging
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import ray.train
+import torch
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+
+from mitoray.errors import BadOption, TrainingFailed
+from mitoray.models import Detector, Normalisation
+from mitoray.models.architectures import built
+from mitoray.models.bundle import Setting, detector_around
+from mitoray.training.augment import Augmentation
+from mitoray.training.feed import Feed
+from mitoray.training.fitting import Diverged, Fitter, Fitting, load_weights
+from mitoray.training.validation import validated
+
+log = logging.getLogger(__name__)
+
+BEST_BY: Final = "val_ap"
+_KEPT_CHECKPOINTS: Final = 2
+LIGHT_CPUS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained. mpp: µm/px of its input; initial: weights to begin with, by the network's own names."""
+
+    architecture: str
+    mpp: float
+    normalisation: Normalisation
+    settings: Mapping[str, Setting] = field(default_factory=dict)
+    initial: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
+
+    def detector(self, module: torch.nn.Module, device: torch.device) -> Detector:
+        """A detector with a copy of the module's present weights."""
+        return detector_around(self.architecture, copy.deepcopy(module), self.mpp, self.normalisation, device)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Settings that change speed only.
+
+    Args:
+        workers: processes that train together (DDP), each on its own share of every epoch's patches; none takes one per
+            GPU, or else one.
+        threads: CPU threads of the network in each worker; none takes the cluster's CPUs, evenly, at most 8.
+        readers: processes per worker that read patches ahead of it.
+        max_failures: times that a training goes on from its last epoch after a worker was lost; -1 for any number.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    readers: int = 1
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "threads", "readers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadOption(f"{name} must be at least 1, not {value}.")
+        if self.max_failures < -1:
+            raise BadOption(f"max_failures must be -1 or more, not {self.max_failures}.")
+
+    def placed(self, cpus: float, gpus: float, at_once: int = 1) -> "Placement":
+        """What each worker gets on a cluster of so many CPUs and GPUs with so many trainings at once."""
+        workers = self.workers or max(1, int(gpus / at_once))
+        threads = self.threads or max(1, min(8, int(cpus / (workers * at_once))))
+        # The threads may use every core, but what is reserved leaves room for what reads patches, and for Ray Tune.
+        around = LIGHT_CPUS * (1 + workers * self.readers) * at_once
+        num_cpus = max(0.1, min(float(threads), (cpus - around) / (workers * at_once)))
+        return Placement(workers, threads, math.floor(num_cpus * 10) / 10, bool(gpus))
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Workers as placed: `num_cpus` is what each reserves, `threads` what its network uses."""
+
+    workers: int
+    threads: int
+    num_cpus: float
+    use_gpu: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One training: the network, what it is fed with, and how it is fitted. augmentation: none leaves patches be."""
+
+    network: Network
+    feed: Feed
+    fitting: Fitting
+    augmentation: Augmentation | None = None
+    output_px: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """What a training gave: the best epoch's weights and metrics, and the metrics of all epochs."""
+
+    weights: Mapping[str, torch.Tensor]
+    metrics: Mapping[str, float]
+    history: Sequence[Mapping[str, float]]
+
+
+def fit(
+    training: Training,
+    placement: Placement,
+    *,
+    name: str,
+    storage: str,
+    filesystem: Any = None,
+    max_failures: int = 0,
+    on_epoch: Callable[[Mapping[str, float]], None] | None = None,
+    callbacks: Sequence[UserCallback] = (),
+) -> Fitted:
+    """Train on the Ray cluster that this process is connected to, or go on where the training of that name stopped.
+
+    storage: folder, on every node or with a pyarrow `filesystem` in object storage, for the folder `name` with the
+    checkpoints. on_epoch: called in the controller's process with each epoch's metrics. Raises TrainingFailed.
+    """
+    trainer = TorchTrainer(
+        _train,
+        train_loop_config={"training": training, "threads": placement.threads, "log": log.getEffectiveLevel()},
+        scaling_config=ScalingConfig(
+            num_workers=placement.workers,
+            use_gpu=placement.use_gpu,
+            resources_per_worker={"CPU": placement.num_cpus, **({"GPU": 1} if placement.use_gpu else {})},
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=max_failures),
+            checkpoint_config=CheckpointConfig(
+                num_to_keep=_KEPT_CHECKPOINTS, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"
+            ),
+            callbacks=[*callbacks, *([_Reported(on_epoch)] if on_epoch else [])],
+        ),
+    )
+    try:
+        result = trainer.fit()
+    except Exception as error:  # Ray wraps whatever a worker raised in errors of its own
+        raise TrainingFailed(f"The training {name!r} failed: {_cause(error)}") from error
+    if result.error or result.checkpoint is None or not result.best_checkpoints:
+        raise TrainingFailed(
+            f"The training {name!r} failed: {_cause(result.error) if result.error else 'no epoch ended'}"
+        )
+    best, metrics = max(result.best_checkpoints, key=lambda kept: kept[1][BEST_BY])
+    with best.as_directory() as folder:
+        weights = load_weights(Path(folder))
+    with result.checkpoint.as_directory() as folder:
+        notes = Fitter.notes_in(Path(folder))
+    if notes["diverged"]:
+        raise TrainingFailed(f"The training {name!r} stopped: {notes['diverged']}")
+    return Fitted(weights, metrics, notes["history"])
+
+
+def _train(config: dict[str, Any]) -> None:
+    """What each worker does."""
+    training: Training = config["training"]
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    logging.getLogger("mitoray").setLevel(config["log"])
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    network, fitting, feed, device = training.network, training.fitting, training.feed, get_device()
+    torch.manual_seed(fitting.seed)
+    module = built(network.architecture, network.settings)
+    if network.initial is not None:
+        module.load_state_dict(dict(network.initial))
+    fitter = Fitter(
+        module,
+        fitting,
+        feed.steps_per_epoch(workers),
+        network.normalisation,
+        device=device,
+        augmentation=training.augmentation,
+        output_px=training.output_px,
+        rank=rank,
+        wrap=prepare_model if workers > 1 else lambda objective: objective,
+    )
+    notes: dict[str, Any] = {"history": [], "best": -1.0, "stale": 0, "diverged": ""}
+    if checkpoint := ray.train.get_checkpoint():
+        with checkpoint.as_directory() as folder:
+            notes = fitter.load(Path(folder))
+    patches = feed.validation() if rank == 0 else None
+    while fitter.epoch < fitting.epochs and not _stops(notes, fitting):
+        if any(fitting.mines_before(epoch) for epoch in range(1, fitter.epoch + 1)):
+            log.info("%d false positives to learn from", feed.mine(network.detector(module, device)))
+        until = next((e for e in range(fitter.epoch + 1, fitting.epochs) if fitting.mines_before(e)), fitting.epochs)
+        for batches in feed.epochs(fitter.epoch, until, rank, workers):
+            try:
+                outcome = fitter.run_epoch(batches)
+                metrics = {"epoch": fitter.epoch, **outcome.metrics()}
+            except Diverged as error:
+                notes["diverged"], metrics = str(error), {"epoch": fitter.epoch + 1, BEST_BY: -1.0}
+            if patches is not None and not notes["diverged"]:
+                metrics |= validated(network.detector(module, device), patches).metrics()
+            _note(notes, metrics, device, workers)
+            _report(fitter, notes, metrics, rank)
+            if _stops(notes, fitting):
+                return
+
+
+def _note(notes: dict[str, Any], metrics: dict[str, float], device: torch.device, workers: int) -> None:
+    """Keep an epoch's metrics; all workers take over the first one's judgement, so that they stop together."""
+    judged = torch.tensor(
+        [metrics.get(BEST_BY, 0.0), float(bool(notes["diverged"]))], dtype=torch.float64, device=device
+    )
+    if workers > 1:
+        diverged = judged[1:].clone()
+        torch.distributed.all_reduce(diverged, torch.distributed.ReduceOp.MAX)
+        torch.distributed.broadcast(judged, 0)
+        if diverged.item():
+            notes["diverged"] = notes["diverged"] or "the loss of another worker became no number"
+    precision = float(judged[0])
+    notes["stale"] = 0 if precision > notes["best"] else notes["stale"] + 1
+    notes["best"] = max(notes["best"], precision)
+    notes["history"] = [*notes["history"], metrics]
+
+
+def _report(fitter: Fitter, notes: Mapping[str, Any], metrics: dict[str, float], rank: int) -> None:
+    if rank:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fitter.save(Path(folder), notes)
+        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _stops(notes: Mapping[str, Any], fitting: Fitting) -> bool:
+    return bool(notes["diverged"]) or (fitting.patience is not None and notes["stale"] >= fitting.patience)
+
+
+class _Reported(UserCallback):
+    def __init__(self, on_epoch: Callable[[Mapping[str, float]], None]) -> None:
+        self._on_epoch = on_epoch
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:  # noqa: ARG002
+        self._on_epoch(metrics[0])
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error of those that Ray wraps around it."""
+    failures = getattr(error, "worker_failures", None) or {}
+    for failure in failures.values():
+        return _cause(failure)
+    for inner in (getattr(error, "cause", None), error.__cause__):
+        if isinstance(inner, BaseException):
+            return _cause(inner)
+    return f"{type(error).__name__}: {error}"
