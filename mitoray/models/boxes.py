@@ -1,7 +1,6 @@
 """RetinaNet and FCOS, torchvision's, set up for cells of one size; and the detector around them."""
 
 from collections import OrderedDict
-from functools import partial
 from typing import Final
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet18
 from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.fcos import FCOSHead
+from torchvision.models.detection.fcos import FCOSClassificationHead, FCOSHead, FCOSRegressionHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 
@@ -33,30 +32,37 @@ def retinanet(level: int = 4, channels: int = 256, box_px: int = BOX_PX) -> "Box
     """RetinaNet (Lin et al. 2017) as MIDOG++ sets it up (Aubreville et al. 2023, Technical Validation).
 
     ResNet-18, one pyramid level of stride 2**level px (level 4: 32 by 32 cells for 512 px), three scales a third of an
-    octave apart around `box_px`, one aspect ratio, focal loss and smooth L1. Group norm in the heads lets it train from
-    scratch.
+    octave apart around `box_px`, one aspect ratio, focal loss and smooth L1. Batch norm in the heads lets it train from
+    scratch; group norm, usual there, would let all of an image have a say in each score, glass as well.
     """
+    _check(channels, box_px)
     backbone = _OneLevel(level, channels)
     scales = tuple(round(box_px * 2 ** (third / 3)) for third in (-1, 0, 1))
-    norm = partial(nn.GroupNorm, _groups(channels))
-    head = RetinaNetHead(channels, num_anchors=len(scales), num_classes=1, norm_layer=norm)
+    head = RetinaNetHead(channels, num_anchors=len(scales), num_classes=1, norm_layer=nn.BatchNorm2d)
     head.regression_head._loss_type = "smooth_l1"
     anchors = AnchorGenerator(sizes=(scales,), aspect_ratios=((1.0,),))
     return BoxNet(RetinaNet(backbone, num_classes=1, anchor_generator=anchors, head=head), box_px)
 
 
 def fcos(level: int = 4, channels: int = 256, box_px: int = BOX_PX) -> "BoxNet":
-    """FCOS (Tian et al. 2019) on ResNet-18 with one pyramid level of stride 2**level px: no anchors, a centre-ness."""
+    """FCOS (Tian et al. 2019) on ResNet-18 with one pyramid level of stride 2**level px: no anchors, a centre-ness.
+
+    Batch norm in the heads, as in `retinanet`.
+    """
+    _check(channels, box_px)
     backbone = _OneLevel(level, channels)
     anchors = AnchorGenerator(sizes=((2**level,),), aspect_ratios=((1.0,),))  # one a cell: places, not shapes
     head = FCOSHead(channels, num_anchors=1, num_classes=1)
+    head.classification_head = FCOSClassificationHead(channels, 1, num_classes=1, norm_layer=nn.BatchNorm2d)
+    head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=nn.BatchNorm2d)
     return BoxNet(FCOS(backbone, num_classes=1, anchor_generator=anchors, head=head), box_px)
 
 
-def _groups(channels: int) -> int:
-    if channels % 32:
-        raise BadOption(f"channels {channels} must be a multiple of 32")
-    return 32
+def _check(channels: int, box_px: int) -> None:
+    if channels < 32 or channels % 32:
+        raise BadOption(f"channels {channels} must be a multiple of 32, at least 32")
+    if not 8 <= box_px <= 512:
+        raise BadOption(f"box_px {box_px} lies outside 8 to 512 px")
 
 
 class _OneLevel(nn.Module):
@@ -142,7 +148,9 @@ class BoxNet(nn.Module):
     def _heads(self, x: torch.Tensor) -> tuple[dict[str, torch.Tensor], list[torch.Tensor], int]:
         features = list(self.backbone(x).values())
         images = ImageList(x, [(x.shape[-2], x.shape[-1])] * len(x))
-        return self.head(features), self._model.anchor_generator(images, features), features[0].shape[-2:].numel()
+        # Anchors have their features' precision: in 16 bits a place would be met to a few px only.
+        anchors = self._model.anchor_generator(images, [feature.float() for feature in features])
+        return self.head(features), anchors, features[0].shape[-2:].numel()
 
 
 def _padded(x: torch.Tensor) -> torch.Tensor:
@@ -186,8 +194,9 @@ class BoxDetector:
                 kept = scores[0] >= threshold
                 xy_px, scores = centres[0][kept].cpu().numpy(), scores[0][kept].cpu().numpy()
             xy_px[:, 1] += band.start
-            owned = (band.top - 0.5 <= xy_px[:, 1]) & (xy_px[:, 1] < band.bottom - 0.5)
-            owned |= (band.top == 0) & (xy_px[:, 1] < 0) | (band.bottom == image.shape[2]) & (xy_px[:, 1] >= band.top)
+            across, down = xy_px.T
+            owned = (band.top - 0.5 <= down) & (down < band.bottom - 0.5)
+            owned &= (across >= -0.5) & (across < image.shape[3] - 0.5)  # what was padded gives answers too
             found.append((xy_px[owned], scores[owned]))
         xy_px, scores = (np.concatenate(parts).astype(np.float32) for parts in zip(*found, strict=True))
         return suppress(xy_px, scores, SUPPRESSION_RADIUS_UM / self.mpp)

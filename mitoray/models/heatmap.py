@@ -28,14 +28,20 @@ class HeatmapNet(nn.Module):
     Cell (i, j) of the heat-map is centred on image pixel (x, y) = (stride j, stride i).
     """
 
-    def __init__(self, width: float = 1.0, stride: int = 4) -> None:
-        """`width` multiplies the channels, 24 to 96 of them; `stride` is 4 px, or 2 for images at 0.5 µm/px."""
+    def __init__(self, width: float = 1.0, stride: int = 4, sigma_cells: float = 1.5) -> None:
+        """`width` multiplies the channels, 24 to 96 of them; `stride` is 2 or 4 px.
+
+        sigma_cells: of the bump that training draws around a figure.
+        """
         if stride not in (2, 4):
-            raise BadOption(f"stride {stride} is not offered; use 4, or 2 for images at 0.5 µm/px")
+            raise BadOption(f"stride {stride} is not offered; use 2 or 4")
+        if not 0.25 <= sigma_cells <= 8:
+            raise BadOption(f"sigma_cells {sigma_cells} lies outside 0.25 to 8")
         if not 0.25 <= width <= 4:
             raise BadOption(f"width {width} lies outside 0.25 to 4")
         super().__init__()
         self.stride_px = stride
+        self.sigma_cells = sigma_cells
         stem, fine, middle, coarse = (max(8, round(n * width / 8) * 8) for n in (24, 48, 72, 96))
         self.fine = nn.Sequential(
             _ConvNorm(3, stem, stride=stride // 2), _ConvNorm(stem, fine, stride=2), _Residual(fine)
@@ -62,7 +68,8 @@ class HeatmapNet(nn.Module):
     def loss(self, x: torch.Tensor, centres_px: torch.Tensor) -> torch.Tensor:
         """Focal loss of the heat-map. centres_px: (n, k, 2), px as (x, y), NaN for none."""
         logits = self(x)[:, 0].float()
-        return focal_loss(logits, centre_targets(centres_px, (logits.shape[1], logits.shape[2]), self.stride_px))
+        cells = logits.shape[1], logits.shape[2]
+        return focal_loss(logits, centre_targets(centres_px, cells, self.stride_px, self.sigma_cells))
 
     @property
     def layer_groups(self) -> tuple[tuple[nn.Module, ...], ...]:
@@ -106,7 +113,7 @@ def _add_coarser(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
 
 
 def centre_targets(
-    centres_px: torch.Tensor, cells: tuple[int, int], stride_px: int, sigma_cells: float = 1.5
+    centres_px: torch.Tensor, cells: tuple[int, int], stride_px: int, sigma_cells: float
 ) -> torch.Tensor:
     """Heat-maps (n, rows, columns) with a Gaussian bump, 1 at its cell, for each figure whose cell is in the view.
 

@@ -1,8 +1,14 @@
 """Where a model runs: a torch device by name, and its CPU threads."""
 
+from typing import Final
+
 import torch
 
 from mitoray.errors import BadOption
+
+KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+"""A network's activations are some hundred MB. By default malloc gives them back after each layer, and the kernel
+clears every page again for the next: kept, the shipped detector runs a third faster on a CPU."""
 
 
 def placed(device: str, threads: int | None = None) -> torch.device:

@@ -13,6 +13,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
 from mitoray.models import load_model
+from mitoray.models.placement import KEEP_MEMORY
 from mitoray.scoring.config import LIGHT_CPUS, Cohort, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
@@ -23,10 +24,6 @@ from mitoray.scoring.schema import PLAN, SCORES, SLIDES
 from mitoray.scoring.score import RegionReader, RegionScorer
 
 log = logging.getLogger(__name__)
-
-KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
-"""A network's activations are some hundred MB. By default malloc gives them back after each layer, and the kernel
-clears every page again for the next: kept, the shipped detector runs a third faster on a CPU."""
 
 _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0

@@ -12,7 +12,7 @@ from mitoray.errors import BadOption
 from mitoray.training.augment_colour import ColourChange, recoloured
 from mitoray.training.augment_geometry import affine, followed, resized, turned, warped
 from mitoray.training.augment_jpeg import compressed
-from mitoray.training.augment_quality import at_low_resolution, blurred, noisy, sharpened
+from mitoray.training.augment_quality import at_low_resolution, blurred, fringed, noisy, sharpened
 from mitoray.training.dice import Span, chosen, uniform_or
 from mitoray.training.patches import Patches
 from mitoray.training.randaugment import MAX_MAGNITUDE, SMOOTH_SIGMA_PX, draw_policy
@@ -33,6 +33,12 @@ class Augmentation:
         stain_probability: of jitter of the amounts of haematoxylin, eosin and DAB (Tellez et al. 2018).
         stain_scale: factor of each stain's amount; a little wider than HED-strong, 0.8 to 1.2, of Tellez et al. 2019.
         stain_shift: of each stain's amount, to either side, in units of natural optical density.
+        density_probability: of staining, or scanning, the whole image darker or lighter.
+        density: factor of all optical densities. Above 1.5 as dark as old scanners show it.
+        saturation_probability: of stronger or weaker colours.
+        saturation: factor.
+        crosstalk_probability: of other colour filters.
+        crosstalk: most that each channel takes from or gives to another, as a share; grey stays grey.
         gamma_probability: of another tone curve for each channel.
         gamma: power of the light of each channel.
         contrast_probability: of stretching around the mean grey.
@@ -45,6 +51,7 @@ class Augmentation:
         randaugment_magnitude: their greatest strength, up to 10.
         blur_probability: of a blur, as out of focus.
         blur_sigma_px: of the Gaussian.
+        fringe_probability: of colour fringes: red and blue a pixel aside, as lenses and line scanners leave them.
         noise_probability: of noise of the sensor, independent in each px and channel.
         noise_std: grey values.
         sharpen_probability: of an unsharp mask, as scanners sharpen, early ones strongly.
@@ -69,6 +76,12 @@ class Augmentation:
     stain_probability: float = 1.0
     stain_scale: Span = (0.75, 1.3)
     stain_shift: float = 0.03
+    density_probability: float = 0.0
+    density: Span = (0.6, 2.2)
+    saturation_probability: float = 0.0
+    saturation: Span = (0.5, 1.8)
+    crosstalk_probability: float = 0.0
+    crosstalk: float = 0.18
     gamma_probability: float = 0.2
     gamma: Span = (0.9, 1.1)
     contrast_probability: float = 1.0
@@ -81,6 +94,7 @@ class Augmentation:
     randaugment_magnitude: float = 5.0
     blur_probability: float = 0.25
     blur_sigma_px: Span = (0.5, 1.5)
+    fringe_probability: float = 0.0
     noise_probability: float = 0.1
     noise_std: Span = (1.0, 5.0)
     sharpen_probability: float = 0.1
@@ -100,6 +114,8 @@ class Augmentation:
             "shear_degrees": (0, 45),
             "stain_scale": (0, 4),
             "stain_shift": (0, 1),
+            "density": (0.1, 4),
+            "saturation": (0, 4),
             "gamma": (0.1, 10),
             "contrast": (0, 4),
             "brightness": (0, 255),
@@ -151,6 +167,9 @@ def augment(
     x = recoloured(x, _colour(rng, n, how).followed_by(policy.colour))
     x = _sharpened_as_drawn(x, np.full(n, SMOOTH_SIGMA_PX), policy.sharpness)
     x = _on(x, chosen(rng, n, how.blur_probability), lambda some: _blurred(some, rng, how))
+    x = _on(
+        x, chosen(rng, n, how.fringe_probability), lambda some: fringed(some, rng.integers(-1, 2, (len(some), 2, 2)))
+    )
     x = _on(x, chosen(rng, n, how.noise_probability), lambda some: _noisy(some, rng, how))
     x = _sharpened(x, rng, how)
     x = _on(x, chosen(rng, n, how.low_resolution_probability), lambda some: _coarser(some, rng, how))
@@ -173,9 +192,14 @@ def _colour(rng: np.random.Generator, n: int, how: Augmentation) -> ColourChange
     stained = rng.random((n, 1)) < how.stain_probability
     scale = np.where(stained, rng.uniform(*how.stain_scale, (n, 3)), 1)
     shift = np.where(stained, rng.uniform(-how.stain_shift, how.stain_shift, (n, 3)), 0)
+    crossed = rng.random((n, 1, 1)) < how.crosstalk_probability
+    crosstalk = np.where(crossed, rng.uniform(-how.crosstalk, how.crosstalk, (n, 3, 3)), 0)
     return (
         ColourChange.none(n)
         .stain(scale, shift)
+        .gamma(uniform_or(1, rng, n, how.density_probability, how.density))
+        .saturation(uniform_or(1, rng, n, how.saturation_probability, how.saturation))
+        .crosstalk(crosstalk)
         .gamma(uniform_or(1, rng, n, how.gamma_probability, how.gamma, 3))
         .contrast(uniform_or(1, rng, n, how.contrast_probability, how.contrast))
         .tint(either_side(how.brightness_probability, how.brightness, 1))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-HED_FROM_DENSITY: Final[Floats] = np.linalg.inv([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]]).T
+_STAINS: Final = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+HED_FROM_DENSITY: Final[Floats] = np.asarray(np.linalg.inv(_STAINS).T, np.float64)
 """Amounts of haematoxylin, eosin and DAB from the optical densities of R, G, B (Ruifrok and Johnston 2001)."""
-DENSITY_FROM_HED: Final[Floats] = np.linalg.inv(HED_FROM_DENSITY)
+DENSITY_FROM_HED: Final[Floats] = np.asarray(np.linalg.inv(HED_FROM_DENSITY), np.float64)
 LUMA: Final[Floats] = np.array([0.299, 0.587, 0.114])
 """Of R, G, B in grey (ITU-R BT.601), as in PIL."""
 
@@ -53,7 +54,7 @@ class ColourChange:
         return self._in_density(matrix, shift @ DENSITY_FROM_HED.T)
 
     def gamma(self, gamma: Floats) -> "ColourChange":
-        """Raise the light of each channel to a power, (n, 3) or (n, 1)."""
+        """Raise the light of each channel to a power, (n, 3) or (n, 1): as if there were so much more of all stain."""
         return self._in_density(gamma[:, :, None] * np.eye(3), np.zeros_like(self.density_shift))
 
     def brightness(self, factor: Floats) -> "ColourChange":
@@ -73,6 +74,11 @@ class ColourChange:
         """Stretch around the grey of each pixel, (n, 1)."""
         scale = factor[:, :, None]
         return self._in_light(scale * np.eye(3) + (1 - scale) * LUMA)
+
+    def crosstalk(self, shares: Floats) -> "ColourChange":
+        """Let each channel see shares, (n, 3, 3), of the others' light; grey stays grey."""
+        matrix = np.eye(3) + shares
+        return self._in_light(matrix / matrix.sum(axis=2, keepdims=True))
 
     def hue(self, turns: Floats) -> "ColourChange":
         """Turn around the grey axis of the colour cube, (n, 1): 1/3 makes red green."""
@@ -124,4 +130,5 @@ def _recoloured(x: torch.Tensor, change: ColourChange, rows: NDArray[np.int64], 
 
 def _differs(values: Floats, neutral: Floats | float) -> NDArray[np.bool_]:
     """bool (n,): the images whose values are not neutral."""
-    return (np.abs(values - neutral) > 1e-9).reshape(len(values), -1).any(axis=1)
+    away = np.abs(values - neutral).reshape(len(values), -1).max(axis=1)
+    return np.asarray(away > 1e-9, np.bool_)

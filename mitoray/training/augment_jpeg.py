@@ -48,7 +48,8 @@ def quantisation(quality: NDArray[np.int64]) -> NDArray[np.float64]:
     """(n, 3, 64): the steps of Y, Cb and Cr at each quality, as the Independent JPEG Group scales them."""
     scale = np.where(quality < 50, 5000 // quality, 200 - 2 * quality)[:, None, None]
     tables = np.stack([_LUMINANCE, _CHROMINANCE, _CHROMINANCE]).reshape(3, 64)
-    return np.clip((tables * scale + 50) // 100, 1, 255).astype(np.float64)
+    steps: NDArray[np.float64] = np.clip((tables * scale + 50) // 100, 1, 255).astype(np.float64)
+    return steps
 
 
 def _compressed(x: torch.Tensor, quality: NDArray[np.int64], *, subsampled: bool) -> torch.Tensor:
@@ -97,7 +98,7 @@ def _dct_of_blocks() -> NDArray[np.float64]:
     """(64, 64): the two-dimensional DCT-II of 8 × 8 px in one orthonormal matrix (T.81, A.3.3)."""
     wave = np.cos(np.pi / 8 * np.outer(np.arange(8), np.arange(8) + 0.5)) / 2
     wave[0] /= np.sqrt(2)
-    return np.kron(wave, wave)
+    return np.asarray(np.kron(wave, wave), np.float64)
 
 
 _DCT: Final = _dct_of_blocks()

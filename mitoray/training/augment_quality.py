@@ -31,6 +31,17 @@ def sharpened(x: torch.Tensor, sigma_px: Floats, amount: Floats) -> torch.Tensor
     return torch.lerp(blurred(x, sigma_px), x, 1 + _per_image(amount, x))
 
 
+def fringed(x: torch.Tensor, shift_px: NDArray[np.int64]) -> torch.Tensor:
+    """Red and blue moved by -1, 0 or 1 px: shift_px (n, 2, 2), of red and blue, along x and y. Borders continue."""
+    n, _, height, width = x.shape
+    moved = x.clone()
+    wide = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    for image in range(n):
+        for channel, (dx, dy) in zip((0, 2), shift_px[image].tolist(), strict=True):
+            moved[image, channel] = wide[image, channel, 1 - dy : 1 - dy + height, 1 - dx : 1 - dx + width]
+    return moved
+
+
 def noisy(x: torch.Tensor, std: Floats, seed: int) -> torch.Tensor:
     """Independent Gaussian noise of `std` grey values, (n,). The same seed gives the same noise on the same device."""
     generator = torch.Generator(x.device).manual_seed(seed)

@@ -30,12 +30,18 @@ _STATISTICS_SEED: Final = 17
 class Source(Protocol):
     """A slide as a manifest names it; `error` says why it cannot be taken."""
 
-    slide_id: str
-    uri: str
-    case_id: str | None
-    domain: str | None
-    mpp: float | None
-    error: str | None
+    @property
+    def slide_id(self) -> str: ...  # noqa: D102
+    @property
+    def uri(self) -> str: ...  # noqa: D102
+    @property
+    def case_id(self) -> str | None: ...  # noqa: D102
+    @property
+    def domain(self) -> str | None: ...  # noqa: D102
+    @property
+    def mpp(self) -> float | None: ...  # noqa: D102
+    @property
+    def error(self) -> SlideError | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +89,7 @@ def open_corpus(
     def attempt(source: Source) -> TrainingSlide | str:
         try:
             if source.error:
-                return source.error
+                raise source.error
             return open_training_slide(
                 source.slide_id,
                 source.uri,

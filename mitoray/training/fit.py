@@ -22,6 +22,7 @@ from mitoray.errors import BadOption, TrainingFailed
 from mitoray.models import Detector, Normalisation
 from mitoray.models.architectures import built
 from mitoray.models.bundle import Setting, detector_around
+from mitoray.models.placement import KEEP_MEMORY
 from mitoray.training.augment import Augmentation
 from mitoray.training.feed import Feed
 from mitoray.training.fitting import Diverged, Fitter, Fitting, load_weights
@@ -142,6 +143,7 @@ def fit(
             name=name,
             storage_path=storage,
             storage_filesystem=filesystem,
+            worker_runtime_env={"env_vars": KEEP_MEMORY},
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(
                 num_to_keep=_KEPT_CHECKPOINTS, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"

@@ -16,6 +16,7 @@ from mitoray.evaluation.thresholds import best_threshold
 from mitoray.models import Bundle, Detector, Metric
 from mitoray.models import Training as Origin
 from mitoray.models.architectures import built
+from mitoray.models.placement import KEEP_MEMORY
 from mitoray.training.detection import DETECTIONS, detect_slide
 from mitoray.training.fit import Fitted, Network, Placement
 from mitoray.training.slides import TrainingSlide, labels_within
@@ -57,6 +58,7 @@ def detect_slides(
         compute=ActorPoolStrategy(size=min(placement.workers, len(slides))),
         num_cpus=placement.num_cpus,
         num_gpus=1 if placement.use_gpu else 0,
+        runtime_env={"env_vars": KEEP_MEMORY},
     )
     tables = [DETECTIONS.empty_table()]
     failed: dict[str, str] = {}

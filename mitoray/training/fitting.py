@@ -93,12 +93,16 @@ class Diverged(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """One epoch. wait_share: of its time, waiting for patches. skipped: patches whose slide could not be read."""
+    """One epoch. wait_share: of its time, waiting for patches; without start_s, until the first ones came.
+
+    skipped: patches whose slide could not be read.
+    """
 
     loss: float
     first_loss: float
     patches: int
     skipped: int
+    start_s: float
     duration_s: float
     wait_share: float
 
@@ -110,6 +114,7 @@ class Outcome:
             "patches_per_s": self.patches / self.duration_s,
             "wait_share": self.wait_share,
             "skipped_patches": self.skipped,
+            "epoch_start_s": self.start_s,
             "epoch_s": self.duration_s,
         }
 
@@ -176,10 +181,12 @@ class Fitter:
         rng = np.random.default_rng([self._fitting.seed, self.epoch, self._rank])
         losses: list[torch.Tensor] = []
         patches = skipped = 0
-        waited = 0.0
-        started = asked = time.perf_counter()
+        waits: list[float] = []
+        asked = time.perf_counter()
         for batch, unreadable in batches:
-            waited += time.perf_counter() - asked
+            waits.append(time.perf_counter() - asked)
+            if len(waits) == 1:
+                started = time.perf_counter()
             losses.append(self._step(batch, rng, only_head))
             patches += len(batch.images)
             skipped += unreadable
@@ -192,7 +199,8 @@ class Fitter:
                 f"{int(np.argmax(~np.isfinite(values))) + 1}. Lower learning_rate, or set precision to float32."
             )
         self.epoch += 1
-        return Outcome(float(values.mean()), float(values[0]), patches, skipped, duration, waited / duration)
+        wait_share = sum(waits[1:]) / duration
+        return Outcome(float(values.mean()), float(values[0]), patches, skipped, waits[0], duration, wait_share)
 
     def _step(self, batch: Patches, rng: np.random.Generator, only_head: bool) -> torch.Tensor:
         batch = Patches(batch.images.to(self.device), batch.centres_px.to(self.device))

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,43 +15,89 @@ from PIL import Image
 
 from mitoray.errors import BadOption
 from mitoray.phantom import DOMAINS, draw_patches
+from mitoray.slide.window import FILTER
 from mitoray.training.patches import Patches, joined
 
 CROP_FILES: Final = ("crops/atnorm-br.parquet", "crops/atnorm-md.parquet")
 EVALUATION_FILE: Final = "crops/amibr-midog21.parquet"
 TISSUE_FOLDER: Final = "negative_tissue"
+COARSE_SLIDE: Final = "slides/CMU-1-Small-Region.svs"
+NATIVE_MPP: Final = 0.25
+VALIDATION_SHARE: Final = 0.25
+"""Of the tissue, its right part; of the crops a tenth, by their names."""
 
 
 @dataclass(frozen=True, eq=False)
 class RealMaterial:
-    """Real images at 0.25 µm/px. The held-out parts and the evaluation crops never enter training."""
+    """Real images at 0.25 µm/px to train and to validate on: crops around figures, and tissue without any."""
 
     crops: Patches
     held_out_crops: Patches
     tissue: torch.Tensor
     held_out_tissue: torch.Tensor
-    evaluation_crops: Patches
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """Real images that no training and no choice of a threshold sees.
+
+    crops: by scanner, of AMi-Br, at 0.25 µm/px. tissue: a whole region without figures, at 0.25 µm/px, of another part
+    of the slide than the one trained on. coarse_slide: path of a slide scanned at 0.5 µm/px, without known figures.
+    """
+
+    crops: Mapping[str, Patches]
+    tissue: torch.Tensor
+    coarse_slide: Path
 
 
 def read_real(data_dir: Path) -> RealMaterial:
     """The crops and tissue under `data_dir`; raises BadOption if a file is missing."""
-    tissue_files = sorted((data_dir / TISSUE_FOLDER).glob("*.jpg"))
-    missing = [name for name in (*CROP_FILES, EVALUATION_FILE) if not (data_dir / name).exists()]
-    if len(tissue_files) < 2:
-        missing.append(f"two images {TISSUE_FOLDER}/*.jpg")
-    if missing:
-        raise BadOption(f"{data_dir} lacks {', '.join(missing)}; give the folder that holds them")
+    tissue_files = _found(data_dir)
     tables = [read_crops(data_dir / name) for name in CROP_FILES]
     ids = [name for names, _ in tables for name in names]
     crops = joined([patches for _, patches in tables])
     out = held_out(ids)
-    return RealMaterial(
-        crops=crops.taken(~out),
-        held_out_crops=crops.taken(out),
-        tissue=read_image(tissue_files[0]),
-        held_out_tissue=read_image(tissue_files[1]),
-        evaluation_crops=read_crops(data_dir / EVALUATION_FILE)[1],
-    )
+    tissue = read_image(tissue_files[0])
+    edge = round(tissue.shape[2] * (1 - VALIDATION_SHARE))
+    return RealMaterial(crops.taken(~out), crops.taken(out), tissue[:, :, :edge], tissue[:, :, edge:])
+
+
+def read_evaluation(data_dir: Path) -> Evaluation:
+    """What to judge on under `data_dir`; raises BadOption if a file is missing."""
+    tissue_files = _found(data_dir)
+    _, crops = read_crops(data_dir / EVALUATION_FILE)
+    scanners = np.array(pq.read_table(data_dir / EVALUATION_FILE, columns=["scanner"])["scanner"].to_pylist())
+    by_scanner = {str(scanner): crops.taken(scanners == scanner) for scanner in np.unique(scanners)}
+    return Evaluation(by_scanner, read_image(tissue_files[1]), data_dir / COARSE_SLIDE)
+
+
+def at_mpp(image: torch.Tensor, mpp: float) -> torch.Tensor:
+    """An image uint8 (3, h, w) at 0.25 µm/px as the slide reader would give it at another µm/px."""
+    if mpp == NATIVE_MPP:
+        return image
+    size = (round(image.shape[2] * NATIVE_MPP / mpp), round(image.shape[1] * NATIVE_MPP / mpp))
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy()).resize(size, FILTER)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
+
+
+def patches_at_mpp(patches: Patches, mpp: float) -> Patches:
+    """The same for patches, whose figures stay where they are in the tissue."""
+    if mpp == NATIVE_MPP:
+        return patches
+    images = torch.stack([at_mpp(image, mpp) for image in patches.images])
+    scale = images.shape[-1] / patches.images.shape[-1]
+    return Patches(images, (patches.centres_px + 0.5) * scale - 0.5)
+
+
+def _found(data_dir: Path) -> list[Path]:
+    """The images of tissue, after all files were seen to be there."""
+    tissue_files = sorted((data_dir / TISSUE_FOLDER).glob("*.jpg"))
+    missing = [name for name in (*CROP_FILES, EVALUATION_FILE, COARSE_SLIDE) if not (data_dir / name).exists()]
+    if len(tissue_files) < 2:
+        missing.append(f"two images {TISSUE_FOLDER}/*.jpg")
+    if missing:
+        raise BadOption(f"{data_dir} lacks {', '.join(missing)}; give the folder that holds them")
+    return tissue_files
 
 
 def read_crops(path: Path) -> tuple[list[str], Patches]:

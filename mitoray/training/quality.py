@@ -1,6 +1,6 @@
 """How good a detector is: on phantoms, where every figure is known, and on real crops and real tissue."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -11,6 +11,8 @@ from PIL import Image
 from mitoray.evaluation.matching import RADIUS_UM, Matching, f1_score, match
 from mitoray.models import Detector, Metric
 from mitoray.phantom import DOMAINS, Phantom, draw_phantom
+from mitoray.slide import Rect, open_slide
+from mitoray.training.material import Evaluation, at_mpp, patches_at_mpp
 from mitoray.training.patches import Patches
 
 FLOOR: Final = 0.02
@@ -18,6 +20,8 @@ FLOOR: Final = 0.02
 
 SLIDE_UM: Final = 800.0
 SLIDES_PER_DOMAIN: Final = 2
+RATES_PER_MM2: Final = (5.0, 1.0)
+"""False positives per mm² at which sensitivity is stated."""
 
 
 def phantom_matchings(detector: Detector, seed: int) -> dict[str, list[Matching]]:
@@ -42,20 +46,25 @@ def match_phantom(detector: Detector, phantom: Phantom) -> Matching:
     return match(points.xy_px.astype(float), points.scores.astype(float), labels, RADIUS_UM / detector.mpp)
 
 
+def crop_matchings(detector: Detector, crops: Patches) -> list[Matching]:
+    """Detections in crops at the detector's µm/px, one to one with the crops' figures."""
+    radius_px = RADIUS_UM / detector.mpp
+    return [
+        match(points.xy_px.astype(float), points.scores.astype(float), centres[~np.isnan(centres[:, 0])], radius_px)
+        for points, centres in zip(detector.detect(crops.images, FLOOR), crops.centres_px.numpy(), strict=True)
+    ]
+
+
 def f1_at(matchings: Sequence[Matching], threshold: float) -> float:
-    """F1 over all slides summed, of detections that score above `threshold`."""
+    """F1 over all images summed, of detections that score above `threshold`."""
     tp, fp, fn = np.sum([matching.counts(threshold) for matching in matchings], axis=0)
     return float(f1_score(tp, fp, fn))
 
 
-def crop_scores(detector: Detector, crops: Patches) -> NDArray[np.float32]:
-    """float32 (n,): the best score within the matching radius of each crop's first figure, 0 where there is none."""
-    scores = np.zeros(len(crops.images), np.float32)
-    centres_px = crops.centres_px[:, 0].numpy()
-    for i, (points, centre_px) in enumerate(zip(detector.detect(crops.images, FLOOR), centres_px, strict=True)):
-        near = np.linalg.norm(points.xy_px - centre_px, axis=1) <= RADIUS_UM / detector.mpp
-        scores[i] = points.scores[near].max(initial=0)
-    return scores
+def sensitivity_above(matchings: Sequence[Matching], threshold: float) -> float:
+    """Share of the figures found with a score above `threshold`."""
+    found = sum(int((matching.true_scores > threshold).sum()) for matching in matchings)
+    return found / sum(len(matching.label_detection) for matching in matchings)
 
 
 def threshold_at(false_scores: NDArray[np.float32], area_mm2: float, fp_per_mm2: float) -> float:
@@ -65,32 +74,44 @@ def threshold_at(false_scores: NDArray[np.float32], area_mm2: float, fp_per_mm2:
     return float(falling[allowed]) if allowed < len(falling) else FLOOR
 
 
-def metrics(
-    detector: Detector, threshold: float, *, phantom_seed: int, crops: Mapping[str, Patches], tissue: torch.Tensor
-) -> Iterator[Metric]:
-    """What a bundle states of its detector, none of it from images that training or the threshold saw.
-
-    crops: patches by name, each with a figure. tissue: uint8 (3, h, w) without figures, at the detector's µm/px.
-    """
+def metrics(detector: Detector, threshold: float, *, phantom_seed: int, real: Evaluation) -> Iterator[Metric]:
+    """What a bundle states of its detector, none of it from images that training or the threshold saw."""
     matchings = phantom_matchings(detector, phantom_seed)
     every = [matching for of_domain in matchings.values() for matching in of_domain]
     yield _metric(f"F1 at threshold {threshold:g}, all domains", f1_at(every, threshold), "phantom")
     for domain, of_domain in matchings.items():
-        if not any(len(matching.label_detection) for matching in of_domain):
-            continue  # without figures F1 says nothing
-        yield _metric(f"F1 at threshold {threshold:g}, {domain}", f1_at(of_domain, threshold), "phantom")
-    false_scores = detector.detect(tissue[None], FLOOR)[0].scores
-    area_mm2 = tissue.shape[1] * tissue.shape[2] * detector.mpp**2 / 1e6
-    per_mm2 = float((false_scores > threshold).sum()) / area_mm2
-    yield _metric(f"false positives per mm² at threshold {threshold:g}", per_mm2, "real tissue")
-    for name, patches in crops.items():
-        scores = crop_scores(detector, patches)
-        for fp_per_mm2 in (5, 1):
-            share = float((scores > threshold_at(false_scores, area_mm2, fp_per_mm2)).mean())
-            yield _metric(f"sensitivity at {fp_per_mm2} false positives per mm², {name}", share, "real crops")
-        yield _metric(
-            f"sensitivity at threshold {threshold:g}, {name}", float((scores > threshold).mean()), "real crops"
+        if any(len(matching.label_detection) for matching in of_domain):  # without figures F1 says nothing
+            yield _metric(f"F1 at threshold {threshold:g}, {domain}", f1_at(of_domain, threshold), "phantom")
+    of_scanner = {name: crop_matchings(detector, patches_at_mpp(c, detector.mpp)) for name, c in real.crops.items()}
+    for scanner, of_crops in of_scanner.items():
+        yield _metric(f"F1 at threshold {threshold:g}, AMi-Br, {scanner}", f1_at(of_crops, threshold), "real crops")
+    crops = [matching for of_crops in of_scanner.values() for matching in of_crops]
+    yield _metric(f"sensitivity at threshold {threshold:g}, AMi-Br", sensitivity_above(crops, threshold), "real crops")
+    for place, (scores, area_mm2) in _false_scores(detector, real).items():
+        per_mm2 = float((scores > threshold).sum()) / area_mm2
+        yield _metric(f"false positives per mm² at threshold {threshold:g}, {place}", per_mm2, "real tissue")
+        for rate in RATES_PER_MM2:
+            share = sensitivity_above(crops, threshold_at(scores, area_mm2, rate))
+            yield _metric(f"sensitivity, AMi-Br, at {rate:g} false positives per mm², {place}", share, "real crops")
+
+
+def _false_scores(detector: Detector, real: Evaluation) -> dict[str, tuple[NDArray[np.float32], float]]:
+    """Scores of all detections where no figure is known, and the area in mm²; glass counts as area."""
+    with open_slide(str(real.coarse_slide)) as slide:
+        whole = Rect(0, 0, slide.width_px, slide.height_px)
+        coarse = torch.from_numpy(slide.read_region(whole, detector.mpp).copy()).permute(2, 0, 1)
+        native_mpp = slide.mpp
+    images = {
+        "held-out region at 0.25 µm/px": at_mpp(real.tissue, detector.mpp),
+        f"slide at {native_mpp:g} µm/px": coarse,
+    }
+    return {
+        place: (
+            detector.detect(image[None], FLOOR)[0].scores,
+            image.shape[1] * image.shape[2] * detector.mpp**2 / 1e6,
         )
+        for place, image in images.items()
+    }
 
 
 def _metric(name: str, value: float, data: str) -> Metric:

@@ -1,0 +1,164 @@
+"""Train a detector of mitotic figures from labelled slides, on Ray Train, and write its bundle.
+
+    python jobs/train_detector.py --manifest slides.csv --labels labels.parquet --output run
+    python jobs/train_detector.py --config train.yaml --workers 4 --mlflow http://mlflow:5000 --register mitoray
+
+The same command again goes on where a training stopped. Exit status: 0 trained, 2 bad arguments or input (nothing was
+started), 3 trained, but some slides could not be read (each is named), 1 anything else.
+"""
+
+import io
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.evaluation.tables import as_text, domain_table
+from mitoray.models import save_bundle
+from mitoray.report.training_figure import training_figure
+from mitoray.scoring.storage import Folder
+from mitoray.tracking import TrackedRun, register_bundle
+from mitoray.training.augment import Augmentation
+from mitoray.training.corpus import parted
+from mitoray.training.feed import Sampling
+from mitoray.training.fit import Scaling, fit
+from mitoray.training.fit_judge import as_bundle, detect_slides
+from mitoray.training.fit_session import Watched, ray_here
+from mitoray.training.fitting import Fitting
+from mitoray.training_jobs import Material, Model, assembled, claimed, prepare
+
+NOTES = ("The threshold was chosen on the validation slides. For research, not for diagnosis.",)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Where the training goes, and what validates it.
+
+    Args:
+        output: folder or URI for checkpoints, bundle/, history.json and training.png. Belongs to one configuration.
+        name: of the bundle.
+        validation: cases (those of the split "validation", or else a share of each domain's cases) or halves (train on
+            the upper half of each slide, validate on the lower one; Bertram 2019).
+        validation_share: share of each domain's cases, 0 to 1.
+        mlflow: tracking server or database, such as sqlite:///mlruns.db; none records nothing.
+        register: name under which the bundle is registered in MLflow.
+        alias: moved to the registered version, such as champion.
+        log_level: how much mitoray tells of what it does.
+    """
+
+    output: str
+    name: str = "detector"
+    validation: Literal["cases", "halves"] = "cases"
+    validation_share: float = 0.2
+    mlflow: str | None = None
+    register: str | None = None
+    alias: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_share < 1:
+            raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
+        if (self.register or self.alias) and not self.mlflow:
+            raise BadOption("register and alias need mlflow, the registry's address.")
+        if self.alias and not self.register:
+            raise BadOption("alias needs register, the model's name.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    bad_input = (BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun)
+    return run_job(lambda: run(argv), bad_input=bad_input)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    parser = JobParser("train_detector", __doc__.partition("\n")[0])
+    groups = (Train, Material, Model, Sampling, Fitting, Augmentation, Scaling)
+    for group in groups:
+        parser.add_class_arguments(group)
+    job, material, model, sampling, fitting, augmentation, scaling = parser.parsed(argv, *groups)
+    logging.getLogger("mitoray").setLevel(job.log_level.upper())
+    prepared = prepare(material)
+    train, validate = parted(prepared.corpus, job.validation, prepared.splits, job.validation_share, fitting.seed)
+    training = assembled(material, prepared, train, validate, model, sampling, fitting, augmentation, scaling)
+    settings = {part.__class__.__name__.lower(): asdict(part) for part in (model, sampling, fitting, augmentation)}
+    folder = claimed(job.output, material.storage_options, {**settings, "data": prepared.digests})
+    print(f"Training {model.architecture} on {len(train)} slides, validating on {len(validate)}.")
+    with ray_here(scaling, ray_address()) as placement, Watched(fitting.epochs) as board:
+        fitted = fit(
+            training,
+            placement,
+            name="checkpoints",
+            storage=folder.root if not folder.local else folder.uri,
+            filesystem=None if folder.local else folder.arrow_filesystem,
+            max_failures=scaling.max_failures,
+            on_epoch=board.on_epoch,
+        )
+        judged = detect_slides(training.network, fitted.weights, validate, placement, material.storage_options)
+    cohort = judged.matched(prepared.corpus.labels)
+    bundle = as_bundle(
+        training.network, fitted, cohort, name=job.name, origin=prepared.origin(material, NOTES), data=prepared.data
+    )
+    write(folder, bundle, fitted.weights, fitted.history)
+    print(as_text(domain_table(cohort, bundle.threshold, repeats=0)))
+    print(f"Validation slides, threshold {bundle.threshold:g}, the best on them ({prepared.data}).")
+    print(f"Bundle: {folder.shown}/bundle")
+    if job.mlflow:
+        print(recorded(job, settings, prepared.digests, bundle, fitted.weights, fitted.history))
+    failed = {**prepared.corpus.failed, **judged.failed}
+    for slide_id, error in failed.items():
+        print(f"left out: {slide_id!r}: {error}", file=sys.stderr)
+    return PARTLY_FAILED if failed or skipped(fitted.history) else DONE
+
+
+def write(folder: Folder, bundle: Any, weights: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
+    with tempfile.TemporaryDirectory() as here:
+        save_bundle(bundle, weights, here)
+        for file in Path(here).iterdir():
+            folder.write_bytes(f"bundle/{file.name}", file.read_bytes())
+    folder.write_json("history.json", list(history))
+    picture = io.BytesIO()
+    training_figure(history).savefig(picture, dpi=150)
+    folder.write_bytes("training.png", picture.getvalue())
+
+
+def recorded(
+    job: Train,
+    settings: Mapping[str, Any],
+    digests: Mapping[str, str],
+    bundle: Any,
+    weights: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+) -> str:
+    """Record the training in MLflow, register the bundle where asked, and say where."""
+    with TrackedRun.start("train_detector", tracking_uri=job.mlflow, data=digests) as tracked:
+        tracked.log_parameters(settings)
+        for metrics in history:
+            tracked.log_metrics(metrics, step=int(metrics["epoch"]))
+        tracked.log_figure(training_figure(history), "training.png")
+        with tempfile.TemporaryDirectory() as here:
+            save_bundle(bundle, weights, here)
+            if job.register:
+                uri = register_bundle(here, job.register, alias=job.alias, run=tracked.ref)
+                return f"Registered as {uri} by {tracked.ref}."
+            tracked.log_folder(here, "bundle")
+        return f"Recorded as {tracked.ref}."
+
+
+def skipped(history: Sequence[Mapping[str, float]]) -> int:
+    """Patches that could not be read in any epoch."""
+    n = int(sum(metrics.get("skipped_patches", 0) for metrics in history))
+    if n:
+        print(f"{n} patches could not be read in training; the log names their slides.", file=sys.stderr)
+    return n
+
+
+if __name__ == "__main__":
+    sys.exit(main())
