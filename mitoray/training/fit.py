@@ -15,8 +15,12 @@ from typing import Any, Final
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, UserCallback
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train import Checkpoint, UserCallback
+from ray.train.torch import get_device, prepare_model
+
+# What ray.train itself offers as these is the former version as far as type checkers can see.
+from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from mitoray.errors import BadOption, TrainingFailed
 from mitoray.models import Detector, Normalisation

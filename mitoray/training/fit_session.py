@@ -35,7 +35,7 @@ class Watched:
         self._epochs = epochs
 
     def __enter__(self) -> "Watched":
-        self._board = ray.remote(num_cpus=0)(_Board).remote()  # type: ignore[attr-defined]
+        self._board: Any = ray.remote(num_cpus=0)(_Board).remote()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._look, name="epochs", daemon=True)
         self._thread.start()
