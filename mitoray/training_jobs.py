@@ -132,6 +132,7 @@ def assembled(
         scaling.readers,
         options,
     )
+    feed.steps_per_epoch(scaling.workers or 1)
     return Training(network, feed, fitting, augmentation if model.augment else None)
 
 

@@ -74,28 +74,7 @@ def threshold_at(false_scores: NDArray[np.float32], area_mm2: float, fp_per_mm2:
     return float(falling[allowed]) if allowed < len(falling) else FLOOR
 
 
-def metrics(detector: Detector, threshold: float, *, phantom_seed: int, real: Evaluation) -> Iterator[Metric]:
-    """What a bundle states of its detector, none of it from images that training or the threshold saw."""
-    matchings = phantom_matchings(detector, phantom_seed)
-    every = [matching for of_domain in matchings.values() for matching in of_domain]
-    yield _metric(f"F1 at threshold {threshold:g}, all domains", f1_at(every, threshold), "phantom")
-    for domain, of_domain in matchings.items():
-        if any(len(matching.label_detection) for matching in of_domain):  # without figures F1 says nothing
-            yield _metric(f"F1 at threshold {threshold:g}, {domain}", f1_at(of_domain, threshold), "phantom")
-    of_scanner = {name: crop_matchings(detector, patches_at_mpp(c, detector.mpp)) for name, c in real.crops.items()}
-    for scanner, of_crops in of_scanner.items():
-        yield _metric(f"F1 at threshold {threshold:g}, AMi-Br, {scanner}", f1_at(of_crops, threshold), "real crops")
-    crops = [matching for of_crops in of_scanner.values() for matching in of_crops]
-    yield _metric(f"sensitivity at threshold {threshold:g}, AMi-Br", sensitivity_above(crops, threshold), "real crops")
-    for place, (scores, area_mm2) in _false_scores(detector, real).items():
-        per_mm2 = float((scores > threshold).sum()) / area_mm2
-        yield _metric(f"false positives per mm² at threshold {threshold:g}, {place}", per_mm2, "real tissue")
-        for rate in RATES_PER_MM2:
-            share = sensitivity_above(crops, threshold_at(scores, area_mm2, rate))
-            yield _metric(f"sensitivity, AMi-Br, at {rate:g} false positives per mm², {place}", share, "real crops")
-
-
-def _false_scores(detector: Detector, real: Evaluation) -> dict[str, tuple[NDArray[np.float32], float]]:
+def false_scores(detector: Detector, real: Evaluation) -> dict[str, tuple[NDArray[np.float32], float]]:
     """Scores of all detections where no figure is known, and the area in mm²; glass counts as area."""
     with open_slide(str(real.coarse_slide)) as slide:
         whole = Rect(0, 0, slide.width_px, slide.height_px)
@@ -112,6 +91,27 @@ def _false_scores(detector: Detector, real: Evaluation) -> dict[str, tuple[NDArr
         )
         for place, image in images.items()
     }
+
+
+def metrics(detector: Detector, threshold: float, *, phantom_seed: int, real: Evaluation) -> Iterator[Metric]:
+    """What a bundle states of its detector, none of it from images that training or the threshold saw."""
+    matchings = phantom_matchings(detector, phantom_seed)
+    every = [matching for of_domain in matchings.values() for matching in of_domain]
+    yield _metric(f"F1 at threshold {threshold:g}, all domains", f1_at(every, threshold), "phantom")
+    for domain, of_domain in matchings.items():
+        if any(len(matching.label_detection) for matching in of_domain):  # without figures F1 says nothing
+            yield _metric(f"F1 at threshold {threshold:g}, {domain}", f1_at(of_domain, threshold), "phantom")
+    of_scanner = {name: crop_matchings(detector, patches_at_mpp(c, detector.mpp)) for name, c in real.crops.items()}
+    for scanner, of_crops in of_scanner.items():
+        yield _metric(f"F1 at threshold {threshold:g}, AMi-Br, {scanner}", f1_at(of_crops, threshold), "real crops")
+    crops = [matching for of_crops in of_scanner.values() for matching in of_crops]
+    yield _metric(f"sensitivity at threshold {threshold:g}, AMi-Br", sensitivity_above(crops, threshold), "real crops")
+    for place, (scores, area_mm2) in false_scores(detector, real).items():
+        per_mm2 = float((scores > threshold).sum()) / area_mm2
+        yield _metric(f"false positives per mm² at threshold {threshold:g}, {place}", per_mm2, "real tissue")
+        for rate in RATES_PER_MM2:
+            share = sensitivity_above(crops, threshold_at(scores, area_mm2, rate))
+            yield _metric(f"sensitivity, AMi-Br, at {rate:g} false positives per mm², {place}", share, "real crops")
 
 
 def _metric(name: str, value: float, data: str) -> Metric:

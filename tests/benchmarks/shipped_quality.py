@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 
 from mitoray.models import load_bundle
-from mitoray.training.material import read_real
+from mitoray.training.material import read_evaluation
 from mitoray.training.quality import metrics
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--model", default="mitoray-s", help="URI of a bundle")
-parser.add_argument("--data-dir", type=Path, required=True, help="folder with crops/ and negative_tissue/")
+parser.add_argument("--data-dir", type=Path, required=True, help="folder with crops/, negative_tissue/ and slides/")
 parser.add_argument("--threshold", type=float, help="score from which a detection counts; default: the bundle's")
 parser.add_argument("--seed", type=int, default=20_000, help="of the first phantom slide of each domain")
 parser.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -22,13 +22,7 @@ arguments = parser.parse_args()
 
 torch.set_num_threads(arguments.threads)
 bundle = load_bundle(arguments.model)
-real = read_real(arguments.data_dir)
 threshold = bundle.threshold if arguments.threshold is None else arguments.threshold
-for metric in metrics(
-    bundle.detector(),
-    threshold,
-    phantom_seed=arguments.seed,
-    crops={"held-out crops": real.held_out_crops, "AMi-Br MIDOG21 crops": real.evaluation_crops},
-    tissue=real.held_out_tissue,
-):
+real = read_evaluation(arguments.data_dir)
+for metric in metrics(bundle.detector(), threshold, phantom_seed=arguments.seed, real=real):
     print(f"{metric.data:12} {metric.value:8.4f}  {metric.name}")

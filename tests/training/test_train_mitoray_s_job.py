@@ -1,5 +1,6 @@
 import io
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from PIL import Image
 
 from mitoray.models import load_bundle
-from mitoray.phantom import draw_patches
-from mitoray.training import mitoray_s, quality
-from mitoray.training.material import CROP_FILES, EVALUATION_FILE
+from mitoray.phantom import draw_cohort, draw_patches
+from mitoray.training import quality
+from mitoray.training.material import COARSE_SLIDE, CROP_FILES, EVALUATION_FILE, read_image, read_real
+from mitoray.training.mitoray_s import MaterialFeed, Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "jobs"))
 import train_mitoray_s
@@ -31,29 +33,53 @@ def data_dir(tmp_path):
     images, _ = draw_patches("phantom-breast-a", n=30, size_px=128, seed=3)
     for name in (*CROP_FILES, EVALUATION_FILE):
         ids = [f"{name}/{i}" for i in range(len(images))]
-        pq.write_table(pa.table({"crop_id": ids, "image": [webp(image) for image in images]}), tmp_path / name)
+        scanner = ["scanner A", "scanner B"] * (len(images) // 2)
+        table = {"crop_id": ids, "image": [webp(image) for image in images], "scanner": scanner}
+        pq.write_table(pa.table(table), tmp_path / name)
     for name in ("a.jpg", "b.jpg"):
-        Image.fromarray(np.concatenate(images[:4])).save(tmp_path / "negative_tissue" / name)
+        Image.fromarray(np.concatenate(list(np.concatenate(images[:24]).reshape(4, -1, 128, 3)), axis=1)).save(
+            tmp_path / "negative_tissue" / name
+        )
+    manifest, _ = draw_cohort(tmp_path / "slides", n_slides=1, seed=4, width_px=300, height_px=300)
+    Path(manifest["uri"][0].as_py()).rename(tmp_path / COARSE_SLIDE)
     return tmp_path
 
 
 @pytest.mark.slow
-def test_the_job_trains_judges_and_writes_a_bundle(data_dir, tmp_path, monkeypatch, capsys):
+def test_the_job_trains_judges_and_writes_a_bundle(data_dir, tmp_path, monkeypatch, capsys, ray_session):
     monkeypatch.setattr(quality, "SLIDE_UM", 100.0)
-    monkeypatch.setattr(mitoray_s, "DOMAINS", ("phantom-breast-a",))
     output = tmp_path / "bundle"
-    status = train_mitoray_s.main(
-        ["--data-dir", str(data_dir), "--output", str(output), "--steps", "6", "--threads", "1"]
-    )
-    assert status == 0
+    options = ["--data-dir", str(data_dir), "--output", str(output), "--epochs", "2", "--steps", "3", "--threads", "1"]
+    assert train_mitoray_s.main(options) == 0
     bundle = load_bundle(str(output))
+    assert bundle.mpp == 0.5
+    assert bundle.settings["stride"] == 4
     assert {metric.data for metric in bundle.metrics} == {"phantom", "real crops", "real tissue"}
     assert 0.1 <= bundle.threshold <= 0.95
-    assert "all domains" in capsys.readouterr().out
+    assert "AMi-Br, scanner B" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("options", [["--minutes", "0"], ["--steps", "0"], ["--threads", "0"], []])
+@pytest.mark.parametrize("options", [["--epochs", "0"], ["--steps", "0"], ["--threads", "0"], ["--model-mpp", "1"], []])
 def test_bad_options_and_missing_material_end_with_status_2(tmp_path, capsys, options):
     assert train_mitoray_s.main(["--data-dir", str(tmp_path), "--output", str(tmp_path / "bundle"), *options]) == 2
-    assert (options[0].strip("-") if options else "atnorm-br.parquet") in capsys.readouterr().err
+    named = options[0].strip("-").replace("-", "_") if options else "atnorm-br.parquet"
+    assert named in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
+
+
+def test_held_out_material_is_never_served(data_dir):
+    real = read_real(data_dir)
+    feed = MaterialFeed(data_dir, replace(Recipe(), steps=2, phantom_patches=3))
+    served = {image.numpy().tobytes() for (batch, _) in next(iter(feed.epochs(0, 1, 0, 1))) for image in batch.images}
+    assert len(served) > 50
+    held = {corner(image) for image in real.held_out_crops.images}
+    assert held
+    assert not held & {corner(image) for image in real.crops.images}
+    edge = real.tissue.shape[2]
+    whole = read_image(sorted((data_dir / "negative_tissue").glob("*.jpg"))[0])
+    assert (whole[:, :, :edge] == real.tissue).all()
+    assert (whole[:, :, edge:] == real.held_out_tissue).all()
+
+
+def corner(image):
+    return image.numpy().tobytes()
