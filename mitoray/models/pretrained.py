@@ -14,7 +14,7 @@ from torchvision.models import ResNet18_Weights
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.boxes import BoxNet
-from mitoray.models.sources import load_bundle
+from mitoray.models.sources import load_bundle, without_secrets
 
 IMAGENET: Final = "imagenet"
 
@@ -22,6 +22,9 @@ _BODY: Final = {
     **{f"{name}.": f"backbone.stem.{name}." for name in ("conv1", "bn1")},
     **{f"layer{i + 1}.": f"backbone.layers.{i}." for i in range(4)},
 }
+
+_COUNTER: Final = ".num_batches_tracked"
+"""Of batch norms; torchvision's published weights are older than it, and it changes nothing."""
 
 
 def initial_weights(
@@ -34,24 +37,27 @@ def initial_weights(
     A .pth file is read by torch's tensors-only reader, which refuses everything that could run code. Raises BadModel
     for what cannot be had or does not fit, BadOption for a network without a ResNet-18.
     """
-    suffix = PurePosixPath(uri.partition("?")[0]).suffix
+    shown, suffix = without_secrets(uri), PurePosixPath(uri.partition("?")[0]).suffix
     if uri != IMAGENET and suffix not in (".safetensors", ".pth"):
-        return _fitting(dict(load_bundle(uri, storage_options).weights), network, uri)
+        return _fitting(dict(load_bundle(uri, storage_options).weights), network, shown)
     if not isinstance(network, BoxNet):
-        raise BadOption(f"{uri}: only retinanet and fcos have a ResNet-18; begin others with a bundle, or from scratch")
+        raise BadOption(
+            f"{shown}: only retinanet and fcos have a ResNet-18; begin others with a bundle, or from scratch"
+        )
     renamed = {
         ours + name.removeprefix(theirs): tensor
-        for name, tensor in _resnet(uri, suffix, storage_options).items()
+        for name, tensor in _resnet(uri, suffix, storage_options, shown).items()
         for theirs, ours in _BODY.items()
         if name.startswith(theirs)
     }
     body = {name for name in network.state_dict() if name.startswith(tuple(_BODY.values()))}
-    if missing := sorted(body - renamed.keys()):
-        raise BadModel(f"{uri}: no ResNet-18: it lacks {len(missing)} tensors, first that for {missing[0]!r}")
-    return _fitting({**network.state_dict(), **renamed}, network, uri)
+    needed = {name for name in body if not name.endswith(_COUNTER)}
+    if missing := sorted(needed - renamed.keys()):
+        raise BadModel(f"{shown}: no ResNet-18: it lacks {len(missing)} tensors, first that for {missing[0]!r}")
+    return _fitting({**network.state_dict(), **renamed}, network, shown)
 
 
-def _resnet(uri: str, suffix: str, storage_options: Mapping[str, Any] | None) -> dict[str, torch.Tensor]:
+def _resnet(uri: str, suffix: str, storage_options: Mapping[str, Any] | None, shown: str) -> dict[str, torch.Tensor]:
     try:
         if uri == IMAGENET:
             return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
@@ -60,19 +66,20 @@ def _resnet(uri: str, suffix: str, storage_options: Mapping[str, Any] | None) ->
             content = file.read()
         if suffix == ".safetensors":
             return safetensors.torch.load(content)
-        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        state = dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+        return {str(name): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
     except SafetensorError as error:
-        raise BadModel(f"{uri}: truncated or not safetensors ({error}); copy it again") from error
+        raise BadModel(f"{shown}: truncated or not safetensors ({error}); copy it again") from error
     except Exception as error:  # each storage, and torch's reader, raise classes of their own
         raise BadModel(
-            f"{uri}: cannot be read as weights ({type(error).__name__}); check the address, and that the file holds "
+            f"{shown}: cannot be read as weights ({type(error).__name__}); check the address, and that the file holds "
             "tensors only"
         ) from error
 
 
-def _fitting(state: dict[str, torch.Tensor], network: nn.Module, uri: str) -> dict[str, torch.Tensor]:
+def _fitting(state: dict[str, torch.Tensor], network: nn.Module, shown: str) -> dict[str, torch.Tensor]:
     expected = {name: tensor.shape for name, tensor in network.state_dict().items()}
     wrong = sorted(n for n in expected.keys() | state.keys() if n not in state or expected.get(n) != state[n].shape)
     if wrong:
-        raise BadModel(f"{uri}: weights of another network: {len(wrong)} tensors differ, first {wrong[0]!r}")
+        raise BadModel(f"{shown}: weights of another network: {len(wrong)} tensors differ, first {wrong[0]!r}")
     return state

@@ -33,7 +33,7 @@ def load_bundle(
     """
     if expected_digest is not None and not re.fullmatch("[0-9a-f]{64}", expected_digest):
         raise BadOption("expected_digest is no sha256: 64 hexadecimal digits in lower case")
-    where = f"model {_without_secrets(uri)}"
+    where = f"model {without_secrets(uri)}"
     is_remote = "://" in uri or uri.startswith("models:/")
     files = _read_cached(expected_digest) if is_remote else None
     if files is None:
@@ -120,7 +120,8 @@ def _cache() -> Path:
     return Path(os.environ.get("MITORAY_CACHE") or Path.home() / ".cache" / "mitoray") / "bundles"
 
 
-def _without_secrets(uri: str) -> str:
+def without_secrets(uri: str) -> str:
+    """The URI without user, password and query, as messages may show it."""
     parts = urlsplit(uri)
     if not parts.scheme or not parts.netloc:
         return uri

@@ -8,6 +8,7 @@ import torch
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models import load_bundle, save_bundle
+from mitoray.models.heatmap import HeatmapNet
 
 
 class Trap:
@@ -51,7 +52,7 @@ def test_a_bundle_comes_back_as_it_was_saved(shipped, folder):
 
 def test_the_same_bundle_is_the_same_bytes(shipped, folder, tmp_path):
     backwards = dict(reversed(shipped.weights.items()))
-    assert save_bundle(shipped, backwards, tmp_path / "again") == shipped.digest
+    assert save_bundle(shipped, backwards, tmp_path / "again") == load_bundle(str(folder)).digest
     for name in ("weights.safetensors", "bundle.json"):
         assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
 
@@ -195,3 +196,47 @@ def test_the_number_of_threads_can_be_set(shipped):
             shipped.detector(threads=0)
     finally:
         torch.set_num_threads(before)
+
+
+def settled(shipped, **settings):
+    """A bundle of the heat-map network with these settings, and fitting weights."""
+    torch.manual_seed(0)
+    return shipped.model_copy(update={"settings": settings}), HeatmapNet(**settings).state_dict()
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"width": 0.5}, {"stride": 2}, {"width": 2, "stride": 2}], ids=lambda settings: str(settings)
+)
+def test_a_bundle_keeps_the_settings_of_its_network(shipped, tmp_path, settings):
+    bundle, weights = settled(shipped, **settings)
+    save_bundle(bundle, weights, tmp_path / "settled")
+    loaded = load_bundle(str(tmp_path / "settled"))
+    assert loaded.settings == settings
+    heat = loaded.detector().heatmap(torch.zeros(1, 3, 50, 70, dtype=torch.uint8))
+    stride = settings.get("stride", 4)
+    assert heat.shape == (1, -(-50 // stride), -(-70 // stride))
+    assert sum(t.numel() for t in loaded.weights.values()) == sum(t.numel() for t in weights.values())
+
+
+def test_weights_of_other_settings_are_refused(shipped, tmp_path):
+    bundle, weights = settled(shipped, width=0.5)
+    save_bundle(bundle, weights, tmp_path)
+    edit_card(tmp_path, settings={"width": 1.0})
+    with pytest.raises(BadModel, match="do not fit architecture 'mitoray-s'"):
+        load_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"width": 100.0}, "width 100.0 lies outside 0.25 to 4"),
+        ({"stride": 3}, "stride 3 is not offered"),
+        ({"stride": "4"}, "stride must be int, not '4'"),
+        ({"height": 2}, "has no setting 'height'; it has width, stride"),
+        ({"width": [1, 2]}, "settings"),
+    ],
+)
+def test_settings_that_are_none_are_refused_by_name(folder, settings, message):
+    edit_card(folder, settings=settings)
+    with pytest.raises(BadModel, match=message):
+        load_bundle(str(folder))

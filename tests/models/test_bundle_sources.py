@@ -96,8 +96,8 @@ def test_storage_errors_name_the_model_and_no_secret(s3):
 
 def test_a_bundle_loads_from_a_web_server(web, shipped):
     address, root = web
-    save_bundle(shipped, shipped.weights, root / "bundle")
-    assert load_bundle(f"{address}/bundle").digest == shipped.digest
+    digest = save_bundle(shipped, shipped.weights, root / "bundle")
+    assert load_bundle(f"{address}/bundle").digest == digest
     with pytest.raises(BadModel, match=r"/other: no weights\.safetensors"):
         load_bundle(f"{address}/other".replace("http://", "http://user:hidden-value@"))
 

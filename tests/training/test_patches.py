@@ -40,7 +40,7 @@ def test_a_figure_stands_anywhere_in_its_views():
 def test_tissue_prefers_its_mistakes():
     image = torch.zeros(3, 400, 600, dtype=torch.uint8)
     image[:, 300, 500] = 255
-    tissue = Tissue(image)
+    tissue = Tissue(image, 0.25)
     rng = np.random.default_rng(RNG_SEED)
     assert (tissue.views(100, 24, rng).images.amax((1, 2, 3)) == 255).sum() <= 5
     tissue.mistakes_px = np.array([[500, 300]], np.float32)
@@ -49,8 +49,16 @@ def test_tissue_prefers_its_mistakes():
     assert views.centres_px.isnan().all()
 
 
+def test_views_of_a_slide_with_much_glass_hold_tissue():
+    image = torch.full((3, 2048, 2048), 245, dtype=torch.uint8)
+    image[:, 512:1024, 1024:1536] = torch.tensor([200, 120, 170], dtype=torch.uint8)[:, None, None]
+    views = Tissue(image, 0.25).views(60, 256, np.random.default_rng(RNG_SEED)).images
+    holding = ((views[:, 1] == 120).flatten(1)).any(dim=1)
+    assert holding.float().mean() > 0.7  # a margin counts as tissue; drawn anywhere, one in seven would hold some
+
+
 def test_a_mixed_batch_holds_each_source_in_turn():
-    grey = Tissue(torch.full((3, 64, 64), 7, dtype=torch.uint8))
+    grey = Tissue(torch.full((3, 64, 64), 7, dtype=torch.uint8), 0.25)
     batch = mixed((marked(), grey), (3, 4), 40, np.random.default_rng(1))
     assert batch.images.shape == (7, 3, 40, 40)
     assert (batch.images[3:] == 7).all()
