@@ -54,8 +54,8 @@ class Train:
     model_mpp: float = 0.5
     width: float = 1.5
     stride: int = 4
-    epochs: int = 20
-    steps: int = 250
+    epochs: int = 8
+    steps: int = 100
     seed: int = 0
 
     def __post_init__(self) -> None:

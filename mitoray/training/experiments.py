@@ -16,7 +16,7 @@ from mitoray.errors import MitorayError
 from mitoray.evaluation.cohort import MatchedCohort
 from mitoray.models import Training as Origin
 from mitoray.models import save_bundle
-from mitoray.training.fit import BEST_BY, Fitted, Placement, Training, fit
+from mitoray.training.fit import BEST_BY, LIGHT_CPUS, Fitted, Placement, Training, fit
 from mitoray.training.fit_judge import Data, as_bundle, detect_slides
 from mitoray.training.slides import TrainingSlide
 
@@ -90,7 +90,7 @@ def run_experiments(
     attempt = len(list((folder / _TUNE).glob("*"))) if (folder / _TUNE).exists() else 0
     grid = tune.Tuner(
         # The trial itself only waits; its workers ask for what they need.
-        tune.with_resources(trial, {"CPU": 0.0}),
+        tune.with_resources(trial, {"CPU": LIGHT_CPUS}),
         param_space={"number": tune.grid_search(list(range(len(open_ones))))},
         tune_config=tune.TuneConfig(max_concurrent_trials=at_once, metric=BEST_BY, mode="max"),
         run_config=tune.RunConfig(

@@ -13,7 +13,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from mitoray.errors import BadOption
-from mitoray.training.fit import BEST_BY, Placement, Training, fit
+from mitoray.training.fit import BEST_BY, LIGHT_CPUS, Placement, Training, fit
 
 TRIALS_FILE: Final = "trials.json"
 _RUNS: Final = "runs"
@@ -112,7 +112,7 @@ def sweep(
         reduction_factor=search.reduction,
     )
     tune.Tuner(
-        tune.with_resources(trial, {"CPU": 0.0}),
+        tune.with_resources(trial, {"CPU": LIGHT_CPUS}),
         tune_config=tune.TuneConfig(
             metric=BEST_BY,
             mode="max",

@@ -32,8 +32,10 @@ TEST_SEED: Final = 9000
 SIGMA_UM: Final = 1.5
 """Of the bump around a figure."""
 VIEWS: Final = 4
-"""Of each held-out crop, as other scanners might show it, that choose the threshold: the scanners that the detector
+"""Of each held-out crop, as other scanners might show it, that choose the threshold: those that the detector
 will meet are others than those it was trained on, and figures score lower there."""
+TOLERATED: Final = 0.02
+"""Of F1 on validation material, for a lower threshold: on scanners never seen, figures score lower."""
 MOST_FALSE_PER_MM2: Final = 1.0
 
 NORMALISATION: Final = Normalisation(mean=(172.0, 102.0, 176.0), std=(49.0, 54.0, 40.0))
@@ -58,9 +60,7 @@ NOTES: Final = (
 )
 
 STRONG: Final = Augmentation(
-    affine_probability=0.7,
-    rotation_degrees=20.0,
-    scale=(0.85, 1.15),
+    affine_probability=0.0,
     stain_scale=(0.7, 1.35),
     density_probability=0.5,
     saturation_probability=0.3,
@@ -92,18 +92,18 @@ class Recipe:
     width: float = 1.5
     stride: int = 4
     crops: int = 28
-    tissue: int = 20
-    phantoms: int = 16
+    tissue: int = 24
+    phantoms: int = 12
     view_px: int = 96
-    steps: int = 250
-    phantom_patches: int = 400
+    steps: int = 100
+    phantom_patches: int = 300
     fitting: Fitting = field(
         default_factory=lambda: Fitting(
-            epochs=20,
+            epochs=8,
             learning_rate=4e-3,
             body_learning_rate=4e-3,
             weight_decay=0.02,
-            mine_at=(0.25, 0.4, 0.55, 0.7, 0.85),
+            mine_at=(0.25, 0.5, 0.625, 0.75, 0.875),
         )
     )
     augmentation: Augmentation = STRONG
@@ -173,10 +173,10 @@ class MaterialFeed:
 
 
 def choose_threshold(detector: Detector, real: RealMaterial, augmentation: Augmentation) -> float:
-    """The threshold, in hundredths, with the best F1 on held-out crops as other scanners might show them.
+    """The lowest threshold, in hundredths, that costs at most `TOLERATED` of the best F1 on validation material.
 
-    Phantoms count as much as the crops do. Below a threshold at which held-out tissue has more than one false positive
-    per mm² none is taken.
+    F1 is the mean of that on held-out crops, as other scanners might show them, and that on phantoms. None is taken at
+    which held-out tissue has more than one false positive per mm².
     """
     rng = np.random.default_rng(VALIDATION_SEED)
     crops = patches_at_mpp(real.held_out_crops, detector.mpp)
@@ -187,8 +187,8 @@ def choose_threshold(detector: Detector, real: RealMaterial, augmentation: Augme
     area_mm2 = tissue.shape[1] * tissue.shape[2] * detector.mpp**2 / 1e6
     lowest = max(MISTAKE_SCORE, threshold_at(false_scores, area_mm2, MOST_FALSE_PER_MM2))
     thresholds = np.arange(np.ceil(lowest * 100), 96) / 100
-    f1 = [(f1_at(matchings, t) + f1_at(phantoms, t)) / 2 for t in thresholds]
-    return float(thresholds[int(np.argmax(f1))])
+    f1 = np.array([(f1_at(matchings, t) + f1_at(phantoms, t)) / 2 for t in thresholds])
+    return float(thresholds[int(np.argmax(f1 >= f1.max() - TOLERATED))])
 
 
 def shipped_bundle(recipe: Recipe, weights: Mapping[str, torch.Tensor], threshold: float) -> Bundle:
