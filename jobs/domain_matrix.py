@@ -105,6 +105,7 @@ def run(argv: Sequence[str] | None) -> int:
     made = [experiment(trial, slides, material, prepared, parts, scaling) for trial in trials]
     settings = {part.__class__.__name__.lower(): asdict(part) for part in parts}
     identity = {**settings, "matrix": {"folds": job.folds, "test_share": job.test_share}, "data": prepared.digests}
+    identity["parts"] = {slide.slide_id: slide.split for slide in slides}
     claimed(str(job.output), None, identity)
     print(f"{len(made)} models of {len(slides)} slides in {len({s.domain for s in slides})} domains ({prepared.data}).")
     with ray_here(scaling, ray_address(), job.at_once) as placement:

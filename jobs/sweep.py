@@ -42,7 +42,7 @@ from mitoray.training.fit import Scaling, Training
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.variation import varied
-from mitoray.training_jobs import Material, Model, assembled, claimed, prepare
+from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare
 
 SPACE: dict[str, dict[str, Any]] = {
     "fitting.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -89,7 +89,8 @@ def run(argv: Sequence[str] | None) -> int:
     logging.getLogger("mitoray").setLevel(job.log_level.upper())
     parts = {"fitting": fitting, "sampling": sampling, "augmentation": augmentation, "settings": model.settings or {}}
     for name, given in job.space.items():
-        varied(parts, {name: given.get("low", given.get("choices", [None])[0])})
+        one = varied(parts, {name: given.get("low", given.get("choices", [None])[0])})
+        replace(model, settings=one["settings"])
     prepared = prepare(material)
     train, validate = parted(prepared.corpus, "cases", prepared.splits, job.validation_share, fitting.seed)
 
@@ -108,7 +109,11 @@ def run(argv: Sequence[str] | None) -> int:
         )
 
     settings = {part.__class__.__name__.lower(): asdict(part) for part in (model, sampling, fitting, augmentation)}
-    claimed(str(job.output), None, {**settings, "space": job.space, "data": prepared.digests})
+    claimed(
+        str(job.output),
+        None,
+        {**settings, "space": job.space, "parts": parts_of(train=train, validate=validate), "data": prepared.digests},
+    )
     with ray_here(scaling, ray_address(), search.at_once) as placement:
         tracked = None
         if job.mlflow:
@@ -153,14 +158,15 @@ def told(job: Sweep, rows: Sequence[Mapping[str, Any]], tracked: TrackedRun | No
     print(f"Validation patches: {data}. Tables and figure: {job.output}")
     figure = sweep_figure(rows)
     figure.savefig(job.output / "sweep.png", dpi=150)
-    (job.output / "best.json").write_text(json.dumps(rows[0]["values"], indent=2) + "\n")
+    if rows[0]["best"] is not None:
+        (job.output / "best.json").write_text(json.dumps(rows[0]["values"], indent=2) + "\n")
     if tracked:
         tracked.log_figure(figure, "sweep.png")
         tracked.log_metrics({"val_ap": rows[0]["best"]})
         tracked.log_json(list(rows), "trials.json")
         tracked.end()
         print(f"Recorded as {tracked.ref}.")
-    failed = [row for row in rows if row["best"] is None]
+    failed = [row for row in rows if row["error"]]
     for row in failed:
         print(f"failed: {row['trial']}: {row['error']}", file=sys.stderr)
     return PARTLY_FAILED if failed else DONE

@@ -10,6 +10,7 @@ started), 3 trained, but some slides could not be read (each is named), 1 anythi
 import io
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from mitoray.training.fit import Scaling, fit
 from mitoray.training.fit_judge import as_bundle, detect_slides
 from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.fitting import Fitting
-from mitoray.training_jobs import Material, Model, assembled, claimed, prepare
+from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare
 
 NOTES = ("The threshold was chosen on the validation slides. For research, not for diagnosis.",)
 
@@ -65,6 +66,8 @@ class Train:
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise BadOption(f"name {self.name!r} must hold letters, digits, dots, dashes and underscores only.")
         if not 0 < self.validation_share < 1:
             raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
         if (self.register or self.alias) and not self.mlflow:
@@ -89,7 +92,8 @@ def run(argv: Sequence[str] | None) -> int:
     train, validate = parted(prepared.corpus, job.validation, prepared.splits, job.validation_share, fitting.seed)
     training = assembled(material, prepared, train, validate, model, sampling, fitting, augmentation, scaling)
     settings = {part.__class__.__name__.lower(): asdict(part) for part in (model, sampling, fitting, augmentation)}
-    folder = claimed(job.output, material.storage_options, {**settings, "data": prepared.digests})
+    parts = parts_of(train=train, validate=validate)
+    folder = claimed(job.output, material.storage_options, {**settings, "parts": parts, "data": prepared.digests})
     print(f"Training {model.architecture} on {len(train)} slides, validating on {len(validate)}.")
     with ray_here(scaling, ray_address()) as placement, Watched(fitting.epochs) as board:
         fitted = fit(

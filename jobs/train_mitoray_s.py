@@ -10,14 +10,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from mitoray.commandline import DONE, JobParser, ray_address, run_job
-from mitoray.errors import BadOption
+from mitoray.errors import BadOption, OutputBelongsToAnotherRun
 from mitoray.models import save_bundle
 from mitoray.training.fit import Network, Scaling, Training, fit
 from mitoray.training.fit_session import Watched, ray_here
@@ -31,6 +31,7 @@ from mitoray.training.mitoray_s import (
     shipped_bundle,
 )
 from mitoray.training.quality import metrics
+from mitoray.training_jobs import claimed
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Train:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_job(lambda: run(argv), bad_input=(BadOption,))
+    return run_job(lambda: run(argv), bad_input=(BadOption, OutputBelongsToAnotherRun))
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -85,6 +86,7 @@ def run(argv: Sequence[str] | None) -> int:
     real, evaluation = read_real(job.data_dir), read_evaluation(job.data_dir)
     network = Network("mitoray-s", recipe.mpp, NORMALISATION, recipe.settings)
     feed = MaterialFeed(job.data_dir.resolve(), recipe)
+    claimed(f"{job.output}-checkpoints", None, {"recipe": asdict(recipe)})
     with ray_here(scaling, ray_address()) as placement, Watched(recipe.fitting.epochs) as board:
         fitted = fit(
             Training(network, feed, recipe.fitting, recipe.augmentation, recipe.output_px),

@@ -42,7 +42,7 @@ from mitoray.training.fit import Scaling
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.slides import HPF_MM2, limited
-from mitoray.training_jobs import Material, Model, assembled, claimed, prepare, seeded
+from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare, seeded
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,11 @@ def run(argv: Sequence[str] | None) -> int:
             )
     parts = (model, sampling, fitting, augmentation)
     settings = {part.__class__.__name__.lower(): asdict(part) for part in parts}
-    claimed(str(job.output), None, {**settings, "data": prepared.digests})
+    claimed(
+        str(job.output),
+        None,
+        {**settings, "parts": parts_of(train=train, validate=validate, test=test), "data": prepared.digests},
+    )
     with (
         ray_here(scaling, ray_address(), job.at_once) as placement,
         tqdm(total=len(experiments), desc="models", unit="model", disable=None) as bar,

@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from tqdm import tqdm
 
-from mitoray.errors import BadOption, OutputBelongsToAnotherRun
+from mitoray.errors import BadLabels, BadOption, OutputBelongsToAnotherRun
 from mitoray.labels import read_labels
 from mitoray.labels.cases import read_cases
 from mitoray.models import Training as Origin
 from mitoray.models.architectures import built
+from mitoray.models.boxes import BOX_MPP, BOX_PX
 from mitoray.models.pretrained import initial_weights
 from mitoray.scoring.manifest import manifest_digest, read_manifest
-from mitoray.scoring.storage import Folder
+from mitoray.scoring.storage import Folder, options_for
+from mitoray.slide import redact
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import Corpus, normalisation_of, open_corpus
 from mitoray.training.feed import Sampling
@@ -73,6 +77,14 @@ class Model:
             raise BadOption(f"model_mpp must lie between 0.1 and 2 µm/px, not {self.model_mpp}.")
         built(self.architecture, self.settings or {})
 
+    @property
+    def scaled_settings(self) -> dict[str, bool | int | float | str]:
+        """The settings, with boxes as large in µm at any resolution as labelled ones: 12.5 µm."""
+        settings = dict(self.settings or {})
+        if self.architecture != "mitoray-s":
+            settings.setdefault("box_px", round(BOX_PX * BOX_MPP / self.model_mpp))
+        return settings
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -92,9 +104,10 @@ class Prepared:
 def prepare(material: Material) -> Prepared:
     """Read the manifest and the labels, and open the slides. Raises BadManifest, BadLabels."""
     rows = read_manifest(material.manifest, material.storage_options)
-    labels = read_labels(material.labels)
-    cases = read_cases(material.manifest)
+    labels = read_labels(_fetched(material.labels, material.storage_options))
+    cases = read_cases(_fetched(material.manifest, material.storage_options))
     splits = dict(zip(cases["slide_id"].to_pylist(), cases["split"].to_pylist(), strict=True))
+    _check_splits(cases)
     with tqdm(total=len(rows), desc="opening", unit="slide", disable=None) as bar:
         corpus = open_corpus(rows, labels, material.storage_options, bar.update)
     digests = {"manifest": manifest_digest(rows), "labels": _digest(labels)}
@@ -115,11 +128,15 @@ def assembled(
 ) -> Training:
     """The training on these slides. Raises BadLabels where no figure may be sampled, BadModel, BadOption."""
     labels, options = prepared.corpus.labels, material.storage_options
-    settings = model.settings or {}
+    settings = model.scaled_settings
+    if fitting.mine_at and sampling.scheme == "midog" and not sampling.hard_share:
+        raise BadOption("mine_at finds false positives, but the scheme midog shows none of them: give hard_share.")
     normalisation = normalisation_of(train, labels, sampling, model.model_mpp, options)
     initial = None
     if model.initial:
-        initial = initial_weights(model.initial, built(model.architecture, settings), options)
+        with torch.random.fork_rng():
+            torch.manual_seed(fitting.seed)  # what the weights given leave open, such as the head, begins as seeded
+            initial = initial_weights(model.initial, built(model.architecture, settings), options)
     network = Network(model.architecture, model.model_mpp, normalisation, settings, initial)
     feed = SlideFeed(
         train,
@@ -144,11 +161,43 @@ def seeded(training: Training, seed: int) -> Training:
     return replace(training, fitting=replace(training.fitting, seed=seed), feed=feed)
 
 
+def _check_splits(cases: pa.Table) -> None:
+    """Raises BadLabels for a split of another name, and for a case in two of them."""
+    if unknown := sorted(set(pc.unique(cases["split"]).to_pylist()) - {"train", "validation", "test", None}):
+        raise BadLabels(f"The split {unknown[0]!r} is unknown. Call the parts train, validation and test.")
+    part_of: dict[str, str] = {}
+    for row in cases.to_pylist():
+        part = row["split"] or "train"
+        if part_of.setdefault(row["case_id"], part) != part:
+            raise BadLabels(
+                f"Case {row['case_id']!r} has slides in {part_of[row['case_id']]} and in {part}. Keep it whole."
+            )
+
+
+def _fetched(uri: str, storage_options: Mapping[str, Any] | None) -> str:
+    """A path that holds the file; one in object storage is copied, while the process lives."""
+    options = options_for(uri, storage_options)
+    if not options:
+        return uri
+    try:
+        found: str = fsspec.open_local(f"simplecache::{uri}", **{uri.partition("://")[0]: options})
+    except Exception as error:  # storage backends raise what they like; their messages may hold credentials
+        raise BadLabels(
+            f"{redact(uri)} could not be fetched ({type(error).__name__}). Check its URI and access."
+        ) from None
+    return found
+
+
 def _digest(labels: pa.Table) -> str:
     """SHA-256 of the labels' places and kinds, in any order."""
     names = ("slide_id", "x_px", "y_px", "kind", "subtype")
     rows = sorted(map(repr, zip(*(labels[name].to_pylist() for name in names), strict=True)))
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def parts_of(**parts: Sequence[TrainingSlide]) -> dict[str, list[str]]:
+    """What of which slide is in each part of a training, as the settings keep it: going on with others would leak."""
+    return {name: sorted(f"{s.slide_id} {s.area or 'whole'}" for s in slides) for name, slides in parts.items()}
 
 
 def claimed(output: str, storage_options: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> Folder:

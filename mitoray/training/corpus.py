@@ -111,7 +111,8 @@ def open_corpus(
     for slide_id, error in failed.items():
         log.warning("Slide %s is left out: %s", slide_id, error)
     if not slides:
-        raise BadLabels(f"None of {len(given)} slides could be opened, as {next(iter(failed.items()), 'none given')}.")
+        first = next((f"; the first, {slide_id}: {error}" for slide_id, error in failed.items()), "")
+        raise BadLabels(f"None of {len(given)} slides could be opened. Correct the column uri of the manifest{first}")
     return Corpus(slides, labels_within(slides, labels), failed)
 
 
@@ -122,8 +123,10 @@ def parted(
 
     how: "halves" trains on the upper half of each slide and validates on the lower one (Bertram et al. 2019); "cases"
     validates on the cases whose split is "validation", or, where there are none, on a share of each domain's cases.
-    Slides whose split is "test" do neither. Raises BadLabels if either part would hold no mitotic figure.
+    Slides whose split is "test" do neither. Raises BadLabels if either part would hold no mitotic figure, or a case
+    falls into two.
     """
+    _refuse_divided(corpus.slides, splits)
     known = corpus.of(s.slide_id for s in corpus.slides if splits.get(s.slide_id) != "test")
     if how == "halves":
         train, validate = tuple(map(upper_half, known)), tuple(map(lower_half, known))
@@ -133,13 +136,24 @@ def parted(
         train = tuple(s for s in known if s.slide_id not in chosen)
         validate = tuple(s for s in known if s.slide_id in chosen)
     for purpose, part in (("train", train), ("validate", validate)):
-        held = labels_within(part, corpus.labels) if part else corpus.labels.slice(0, 0)
+        ids = pa.array([slide.slide_id for slide in part], pa.string())
+        held = labels_within(part, corpus.labels.filter(pc.is_in(corpus.labels["slide_id"], value_set=ids)))
         if not pc.sum(pc.equal(held["kind"], "mitotic_figure")).as_py():
             raise BadLabels(
                 f"The {len(part)} slides to {purpose} hold no mitotic figure. Add labelled cases, or choose another "
                 "validation share or seed."
             )
     return train, validate
+
+
+def _refuse_divided(slides: Sequence[TrainingSlide], splits: Mapping[str, str | None]) -> None:
+    part_of_case: dict[str, str] = {}
+    for slide in slides:
+        part = splits.get(slide.slide_id) or "no part"
+        if part_of_case.setdefault(slide.case_id, part) != part:
+            raise BadLabels(
+                f"Case {slide.case_id!r} has slides in {part_of_case[slide.case_id]} and in {part}. Keep cases whole."
+            )
 
 
 def _drawn(slides: Sequence[TrainingSlide], figures: Mapping[str, int], share: float, seed: int) -> set[str]:

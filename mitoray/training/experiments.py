@@ -73,17 +73,17 @@ def run_experiments(
     open_ones = [e for e in experiments if not (folder / e.name / RESULT_FILE).exists()]
     if not open_ones:
         return {}
-    shared = ray.put(open_ones)
+    shared = [ray.put(experiment) for experiment in open_ones]
 
     def trial(config: Mapping[str, Any]) -> None:
-        experiment: Experiment = ray.get(shared)[config["number"]]
+        experiment: Experiment = ray.get(shared[config["number"]])
         try:
             fitted = _run(experiment, folder, placement, max_failures, storage_options, [TuneReportCallback()])  # type: ignore[no-untyped-call]
             rows = results(folder, [experiment.name])
             if record:
                 record(experiment.name, experiment.parameters, fitted.history, rows)
         except MitorayError as error:
-            tune.report({"failure": f"{type(error).__name__}: {error}"})
+            tune.report({BEST_BY: -1.0, "failure": f"{type(error).__name__}: {error}"})
             return
         tune.report({BEST_BY: fitted.metrics[BEST_BY], "failure": ""})
 
@@ -103,7 +103,9 @@ def run_experiments(
     failed = {}
     for result in (grid[i] for i in range(len(grid))):
         name = open_ones[(result.config or {})["number"]].name
-        failure = str(result.error) if result.error else (result.metrics or {}).get("failure")
+        failure = (result.metrics or {}).get("failure")
+        if result.error:  # a whole remote traceback, of which the last line says what went wrong
+            failure = str(result.error).strip().splitlines()[-1]
         if failure:
             failed[name] = failure
     return failed

@@ -141,6 +141,14 @@ class _Kept(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """One more row."""
+        self._keep(trial, None)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
+        """One more row, with what went wrong."""
+        told = str(trial.get_error() or "it ended without a word").strip()
+        self._keep(trial, told.splitlines()[-1])
+
+    def _keep(self, trial: Any, error: str | None) -> None:
         last = trial.last_result or {}
         best = trial.metric_analysis.get(BEST_BY, {}).get("max")
         epochs = int(last.get("epoch", 0))
@@ -149,9 +157,9 @@ class _Kept(tune.Callback):
             "values": dict(trial.config),
             "best": best,
             "epochs": epochs,
-            "stopped": best is not None and epochs < self._epochs,
+            "stopped": error is None and best is not None and epochs < self._epochs,
             "duration_s": round(float(last.get("time_total_s", 0.0)), 1),
-            "error": None if best is not None else "no epoch ended; the log says why",
+            "error": error or (None if best is not None else "no epoch ended"),
         }
         self.rows.append(row)
         aside = self._file.with_suffix(".part")
@@ -159,5 +167,3 @@ class _Kept(tune.Callback):
         aside.write_text(json.dumps(self.rows, indent=2))
         aside.replace(self._file)
         self._done(row)
-
-    on_trial_error = on_trial_complete

@@ -6,7 +6,6 @@ from typing import Final, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from mitoray.errors import BadOption
 from mitoray.models import Detector
@@ -89,8 +88,3 @@ class Sampling:
                 return sample_fick(
                     slides, labels, n, patch_um, rng, weights=self.domain_weights, groups=self.domain_groups
                 )
-
-
-def without_mined(labels: pa.Table) -> pa.Table:
-    """The labels that people gave."""
-    return labels.filter(pc.fill_null(pc.not_equal(labels["dataset"], MINED), True))

@@ -56,11 +56,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Scaling:
-    """Settings that change speed only.
+    """How a training is spread.
 
     Args:
         workers: processes that train together (DDP), each on its own share of every epoch's patches; none takes one per
-            GPU, or else one.
+            GPU, or else one. A step sees `batch_size` patches of each, so that their number is part of the result.
         threads: CPU threads of the network in each worker; none takes the cluster's CPUs, evenly, at most 8.
         readers: processes per worker that read patches ahead of it.
         max_failures: times that a training goes on from its last epoch after a worker was lost; -1 for any number.
@@ -79,13 +79,18 @@ class Scaling:
         if self.max_failures < -1:
             raise BadOption(f"max_failures must be -1 or more, not {self.max_failures}.")
 
-    def placed(self, cpus: float, gpus: float, at_once: int = 1) -> "Placement":
-        """What each worker gets on a cluster of so many CPUs and GPUs with so many trainings at once."""
+    def placed(self, nodes: Sequence[tuple[float, float]], at_once: int = 1) -> "Placement":
+        """What each worker gets on nodes of so many CPUs and GPUs, with so many trainings at once."""
+        gpus = sum(of_node for _, of_node in nodes)
+        able = [node for node in nodes if node[1]] if gpus else [node for node in nodes if node[0]]
+        cpus = sum(of_node for of_node, _ in able)
         workers = self.workers or max(1, int(gpus / at_once))
         threads = self.threads or max(1, min(8, int(cpus / (workers * at_once))))
         # The threads may use every core, but what is reserved leaves room for what reads patches, and for Ray Tune.
         around = LIGHT_CPUS * (1 + workers * self.readers) * at_once
-        num_cpus = max(0.1, min(float(threads), (cpus - around) / (workers * at_once)))
+        # A worker stands on one node, with its readers, and on a node of several GPUs there are several workers.
+        roomy = max((of_node / max(1.0, n) - LIGHT_CPUS * (1 + self.readers) for of_node, n in able), default=1.0)
+        num_cpus = max(0.1, min(float(threads), (cpus - around) / (workers * at_once), roomy))
         return Placement(workers, threads, math.floor(num_cpus * 10) / 10, bool(gpus))
 
 

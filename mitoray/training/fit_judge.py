@@ -9,7 +9,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from mitoray.errors import SlideError
+from mitoray.errors import SlideError, TrainingFailed
 from mitoray.evaluation.cohort import EvaluatedSlide, MatchedCohort, match_cohort
 from mitoray.evaluation.curves import average_precision, sweep
 from mitoray.evaluation.thresholds import best_threshold
@@ -68,6 +68,8 @@ def detect_slides(
             if row["error"]:
                 failed[slides[row["item"]].slide_id] = row["error"]
     kept = tuple(slide for slide in slides if slide.slide_id not in failed)
+    if not kept:
+        raise TrainingFailed(f"None of {len(slides)} slides could be read to judge the model: {failed}.")
     return Detected(kept, pa.concat_tables(tables), failed)
 
 

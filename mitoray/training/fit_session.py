@@ -21,8 +21,8 @@ def ray_here(scaling: Scaling, address: str | None, at_once: int = 1) -> Iterato
         ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield scaling.placed(cluster.get("CPU", 1), cluster.get("GPU", 0), at_once)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield scaling.placed([(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes], at_once)
     finally:
         if mine:
             ray.shutdown()

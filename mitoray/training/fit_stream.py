@@ -1,5 +1,6 @@
 """Patches of slides, streamed to a training by Ray Data: placed here, read by actors, wherever the slides lie."""
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -11,7 +12,7 @@ import ray
 import torch
 from ray.data import ActorPoolStrategy, DataContext
 
-from mitoray.errors import BadOption
+from mitoray.errors import BadOption, SlideError
 from mitoray.models import Detector
 from mitoray.training.detection import false_positives
 from mitoray.training.feed import Batch, Sampling
@@ -19,6 +20,8 @@ from mitoray.training.patches import Patches
 from mitoray.training.reading import PatchReader
 from mitoray.training.sampling import with_figures
 from mitoray.training.slides import TrainingSlide
+
+log = logging.getLogger(__name__)
 
 _VALIDATION: Final = 1_000_000
 """Stands for the number of an epoch where validation patches are drawn, which no epoch reaches."""
@@ -70,15 +73,22 @@ class SlideFeed:
         """Validation patches, read here; those that cannot be are left out."""
         rng = np.random.default_rng([self.seed, _VALIDATION])
         n = self.sampling.validation_patches
-        places = replace(self.sampling, hard_share=0.0).places(self.validate, self.labels, n, self.mpp, rng)
+        as_they_lie = replace(self.sampling, hard_share=0.0, domain_weights=None, domain_groups=None)
+        places = as_they_lie.places(self.validate, self.labels, n, self.mpp, rng)
         patches, _ = _as_batch(self._reader(self.validate).read(self._known(places, self.validate)))
         return patches
 
     def mine(self, detector: Detector) -> int:
-        """False positives on the slides trained on become imposters; the scheme must sample these to see them."""
-        found = [
-            false_positives(detector, slide, self.labels, storage_options=self.storage_options) for slide in self.train
-        ]
+        """False positives on the slides trained on become imposters; the scheme must sample these to see them.
+
+        Every worker looks at all slides, so that all sample alike. A slide that cannot be read is left out.
+        """
+        found = [self.labels.slice(0, 0)]
+        for slide in self.train:
+            try:
+                found.append(false_positives(detector, slide, self.labels, storage_options=self.storage_options))
+            except SlideError as error:
+                log.warning("Slide %s is not looked at for false positives: %s", slide.slide_id, error)
         mined = pa.concat_tables(found)
         object.__setattr__(self, "labels", pa.concat_tables([self.labels, mined]))
         return len(mined)

@@ -84,7 +84,7 @@ class Fitting:
 
     def mines_before(self, epoch: int) -> bool:
         """Whether false positives are to be looked for before that epoch, counted from 0."""
-        return any(math.ceil(share * self.epochs) == epoch for share in self.mine_at)
+        return any(math.ceil(share * self.epochs - 1e-9) == epoch for share in self.mine_at)
 
 
 class Diverged(Exception):
@@ -153,7 +153,7 @@ class Fitter:
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.epoch = 0
-        self._fitting, self._rank = fitting, rank
+        self._fitting, self._rank, self._steps_per_epoch = fitting, rank, steps_per_epoch
         self._augmentation, self._output_px = augmentation, output_px
         self._objective = wrap(_Objective(self.network))
         self._groups: tuple[tuple[nn.Module, ...], ...] = network.layer_groups  # type: ignore[assignment]
@@ -187,11 +187,13 @@ class Fitter:
             waits.append(time.perf_counter() - asked)
             if len(waits) == 1:
                 started = time.perf_counter()
-            losses.append(self._step(batch, rng, only_head))
+            loss = self._step(batch, rng, only_head)
+            if len(batch.images):
+                losses.append(loss)
             patches += len(batch.images)
             skipped += unreadable
             asked = time.perf_counter()
-        values = torch.stack(losses).cpu().numpy()
+        values = torch.stack(losses or [torch.zeros(())]).cpu().numpy()
         duration = time.perf_counter() - started
         if not np.isfinite(values).all():
             raise Diverged(
@@ -232,6 +234,7 @@ class Fitter:
         groups = [{k: v for k, v in g.items() if k != "params"} for g in self._optimiser.param_groups]
         record = {
             "epoch": self.epoch,
+            "steps_per_epoch": self._steps_per_epoch,
             "cycle": cycle,
             "groups": groups,
             "scaler": self._scaler.state_dict(),
@@ -245,6 +248,11 @@ class Fitter:
     def load(self, folder: Path) -> dict[str, Any]:
         """Go on where `save` was called; returns the notes."""
         record: dict[str, Any] = json.loads((folder / _STATE_FILE).read_text())
+        if record["steps_per_epoch"] != self._steps_per_epoch:
+            raise BadOption(
+                f"The training was begun with {record['steps_per_epoch']} steps per epoch and worker, and now has "
+                f"{self._steps_per_epoch}. Give it as many workers as before, or begin a new one."
+            )
         self.network.load_state_dict(load_weights(folder))
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in safetensors.torch.load_file(folder / _OPTIMISER_FILE).items():

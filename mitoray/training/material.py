@@ -23,13 +23,18 @@ EVALUATION_FILE: Final = "crops/amibr-midog21.parquet"
 TISSUE_FOLDER: Final = "negative_tissue"
 COARSE_SLIDE: Final = "slides/CMU-1-Small-Region.svs"
 NATIVE_MPP: Final = 0.25
+_TEXTURE: Final = 12.0
+"""Standard deviation of grey values from which a block is no glass and no black margin, alike in many images."""
 VALIDATION_SHARE: Final = 0.25
 """Of the tissue, its right part; of the crops a tenth, by their names."""
 
 
 @dataclass(frozen=True, eq=False)
 class RealMaterial:
-    """Real images at 0.25 µm/px to train and to validate on: crops around figures, and tissue without any."""
+    """Real images at 0.25 µm/px to train and to validate on: crops around figures, and tissue without any.
+
+    Crops of neighbouring figures overlap: those that show anything of a held-out crop are in neither part.
+    """
 
     crops: Patches
     held_out_crops: Patches
@@ -57,9 +62,10 @@ def read_real(data_dir: Path) -> RealMaterial:
     ids = [name for names, _ in tables for name in names]
     crops = joined([patches for _, patches in tables])
     out = held_out(ids)
+    seen = shares_pixels(crops.images, crops.images[torch.from_numpy(out)])
     tissue = read_image(tissue_files[0])
     edge = round(tissue.shape[2] * (1 - VALIDATION_SHARE))
-    return RealMaterial(crops.taken(~out), crops.taken(out), tissue[:, :, :edge], tissue[:, :, edge:])
+    return RealMaterial(crops.taken(~out & ~seen), crops.taken(out), tissue[:, :, :edge], tissue[:, :, edge:])
 
 
 def read_evaluation(data_dir: Path) -> Evaluation:
@@ -141,6 +147,24 @@ def held_out(ids: Sequence[str], share: float = 0.1) -> NDArray[np.bool_]:
     """bool (n,): the ids kept for validation, about `share` of them, the same in every run and order."""
     buckets = [int.from_bytes(hashlib.sha256(name.encode()).digest()[:4]) / 2**32 for name in ids]
     return np.array(buckets) < share
+
+
+def shares_pixels(images: torch.Tensor, others: torch.Tensor) -> NDArray[np.bool_]:
+    """bool (n,): the images that show, anywhere, a piece of textured tissue that one of `others` shows as well.
+
+    uint8 (n, 3, h, w) both, stored without loss. Compared are blocks of 8 px around pixels that their own colours
+    choose, which two images of one place choose alike, wherever it lies in them.
+    """
+    known = set().union(*map(_blocks, others)) if len(others) else set()
+    return np.array([not known.isdisjoint(_blocks(image)) for image in images], bool)
+
+
+def _blocks(image: torch.Tensor) -> set[bytes]:
+    pixels = image.permute(1, 2, 0).numpy()
+    mixed = pixels.astype(np.uint32) @ np.array([2654435761, 2246822519, 3266489917], np.uint32)
+    rows, columns = np.nonzero(((mixed[:-8, :-8] ^ (mixed[1:-7, 1:-7] >> 3)) >> 8) % 128 == 0)
+    blocks = (pixels[row : row + 8, column : column + 8] for row, column in zip(rows, columns, strict=True))
+    return {block.tobytes() for block in blocks if block.std() > _TEXTURE}
 
 
 def _tensor(file: Path | io.BytesIO) -> torch.Tensor:

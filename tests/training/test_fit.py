@@ -31,7 +31,7 @@ def cohort(tmp_path_factory):
 
 def training(cohort, *, epochs=2, workers_batch=8, **fitting):
     slides, labels = cohort
-    sampling = Sampling(patch_px=96, patches=48, validation_patches=24)
+    sampling = Sampling(patch_px=96, patches=48, validation_patches=24, hard_share=0.2 if "mine_at" in fitting else 0.0)
     feed = SlideFeed(tuple(slides[:3]), tuple(slides[3:]), labels, 0.25, sampling, workers_batch)
     settings = Fitting(epochs=epochs, batch_size=workers_batch, learning_rate=4e-3, body_learning_rate=4e-3, **fitting)
     return Training(Network("mitoray-s", 0.25, NORMALISATION, {"width": 0.5}), feed, settings, Augmentation())
@@ -39,10 +39,16 @@ def training(cohort, *, epochs=2, workers_batch=8, **fitting):
 
 def test_what_workers_reserve_leaves_room_for_readers_and_tune():
     for cpus, workers, at_once in [(2, 1, 1), (2, 2, 1), (4, 1, 2), (16, 4, 2)]:
-        place = Scaling(workers=workers).placed(cpus, 0, at_once)
+        place = Scaling(workers=workers).placed([(cpus, 0)], at_once)
         assert at_once * place.workers * (place.num_cpus + 0.1) + 0.1 <= cpus
-    assert Scaling().placed(16, 2).workers == 2
-    assert Scaling().placed(16, 0).threads == 8
+    assert Scaling().placed([(16, 2)]).workers == 2
+    assert Scaling().placed([(16, 0)]).threads == 8
+
+
+def test_no_worker_asks_for_more_than_one_node_has():
+    assert Scaling().placed([(4, 0)] * 4).num_cpus < 4
+    assert Scaling().placed([(64, 0)] + [(4, 1)] * 4).num_cpus < 4
+    assert Scaling().placed([(16, 4)]).num_cpus <= 16 / 4
 
 
 def test_the_same_seed_gives_the_same_first_epoch_and_one_that_is_done_is_not_trained_again(
@@ -125,6 +131,7 @@ def test_a_loss_that_is_no_number_ends_the_training_by_name(ray_session, cohort,
 @pytest.mark.slow
 def test_no_gain_ends_a_training_early_and_mined_mistakes_enter_it(ray_session, cohort, tmp_path):
     stale = training(cohort, epochs=12, patience=1, mine_at=(0.2,))
+    assert stale.feed.sampling.hard_share
     fitted = fit(stale, ONE, name="stale", storage=str(tmp_path))
     precision = [epoch["val_ap"] for epoch in fitted.history]
     assert len(precision) == 12 or precision[-1] <= max(precision[:-1])
