@@ -124,6 +124,14 @@ def test_what_is_kept_is_tensors_and_json_without_a_pickle(epoch, tmp_path):
     assert Fitter.notes_in(tmp_path / "a" / "b") == {"run": "x"}
 
 
+def test_a_training_of_other_steps_cannot_be_continued(tmp_path):
+    fitter_of().save(tmp_path, {})
+    torch.manual_seed(0)
+    other = Fitter(built("mitoray-s", SETTINGS["mitoray-s"]), Fitting(), STEPS + 1, NORMALISATION, device=CPU)
+    with pytest.raises(BadOption, match="begun with 3 steps per epoch and worker, and now has 4"):
+        other.load(tmp_path)
+
+
 def test_in_head_epochs_the_body_stays_as_it_was(epoch):
     fitter = fitter_of("retinanet", head_epochs=2, weight_decay=0.5)
     before = state(fitter)
@@ -162,9 +170,9 @@ def test_a_batch_of_which_nothing_could_be_read_is_survived(epoch, architecture)
     batches = epoch(0)
     none = Patches(torch.empty(0, 3, 64, 64, dtype=torch.uint8), torch.empty(0, 1, 2))
     fitter = fitter_of(architecture, augmentation=Augmentation())
-    outcome = fitter.run_epoch([batches[0], (none, 4), batches[2]])
-    assert (outcome.patches, outcome.skipped) == (8, 4)
-    assert math.isfinite(outcome.loss)
+    outcome = fitter.run_epoch([(none, 4), batches[0], (none, 0)])
+    assert (outcome.patches, outcome.skipped) == (4, 4)
+    assert outcome.loss == outcome.first_loss > 0.5  # what was not seen is not counted as seen without a fault
     before = state(fitter)
     outcome = fitter.run_epoch([(none, 4)] * STEPS)
     assert (outcome.loss, outcome.patches, outcome.skipped) == (0.0, 0, 12)
