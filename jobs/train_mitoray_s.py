@@ -55,8 +55,8 @@ class Train:
     model_mpp: float = 0.5
     width: float = 1.5
     stride: int = 4
-    epochs: int = 8
-    steps: int = 100
+    epochs: int = 24
+    steps: int = 250
     seed: int = 0
 
     def __post_init__(self) -> None:
