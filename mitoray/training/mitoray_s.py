@@ -37,6 +37,9 @@ will meet are others than those it was trained on, and figures score lower there
 TOLERATED: Final = 0.02
 """Of F1 on validation material, for a lower threshold: on scanners never seen, figures score lower."""
 MOST_FALSE_PER_MM2: Final = 1.0
+BLANK_PX: Final = 512
+BLANK_GREYS: Final = (0, 60, 128, 200, 243, 255)
+"""Black borders and glass."""
 
 NORMALISATION: Final = Normalisation(mean=(172.0, 102.0, 176.0), std=(49.0, 54.0, 40.0))
 """Over crops of haematoxylin and eosin from many scanners."""
@@ -180,7 +183,7 @@ def choose_threshold(detector: Detector, real: RealMaterial, augmentation: Augme
     """The lowest threshold, in hundredths, that costs at most `TOLERATED` of the best F1 on validation material.
 
     F1 is the mean of that on held-out crops, as other scanners might show them, and that on phantoms. None is taken at
-    which held-out tissue has more than one false positive per mm².
+    which held-out tissue has more than one false positive per mm², or an evenly grey image any.
     """
     rng = np.random.default_rng(VALIDATION_SEED)
     crops = patches_at_mpp(real.held_out_crops, detector.mpp)
@@ -189,7 +192,9 @@ def choose_threshold(detector: Detector, real: RealMaterial, augmentation: Augme
     tissue = at_mpp(real.held_out_tissue, detector.mpp)
     false_scores = detector.detect(tissue[None], FLOOR)[0].scores
     area_mm2 = tissue.shape[1] * tissue.shape[2] * detector.mpp**2 / 1e6
-    lowest = max(MISTAKE_SCORE, threshold_at(false_scores, area_mm2, MOST_FALSE_PER_MM2))
+    blank = torch.stack([torch.full((3, BLANK_PX, BLANK_PX), grey, dtype=torch.uint8) for grey in BLANK_GREYS])
+    in_blank = max((float(points.scores.max(initial=0)) for points in detector.detect(blank, FLOOR)), default=0.0)
+    lowest = max(MISTAKE_SCORE, in_blank, threshold_at(false_scores, area_mm2, MOST_FALSE_PER_MM2))
     thresholds = np.arange(np.ceil(lowest * 100), 96) / 100
     f1 = np.array([(f1_at(matchings, t) + f1_at(phantoms, t)) / 2 for t in thresholds])
     return float(thresholds[int(np.argmax(f1 >= f1.max() - TOLERATED))])

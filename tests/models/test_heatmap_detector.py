@@ -105,7 +105,8 @@ def test_bands_of_a_large_image_give_the_heat_map_of_the_whole(detector, images,
 
 def test_blank_glass_and_darkness_have_no_figures(detector):
     for grey in (0, 243, 255):
-        (points,) = detector.detect(torch.full((1, 3, 300, 200), grey, dtype=torch.uint8), 0.3)
+        image = torch.full((1, 3, 300, 200), grey, dtype=torch.uint8)
+        (points,) = detector.detect(image, load_bundle("mitoray-s").threshold)
         assert len(points) == 0
         assert points.xy_px.shape == (0, 2)
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from crowded import draw_crowded
 
 from mitoray.errors import TrainingFailed
 from mitoray.models import Normalisation
-from mitoray.phantom import draw_cohort
 from mitoray.training.augment import Augmentation
 from mitoray.training.feed import MINED, Sampling
 from mitoray.training.fit import Network, Placement, Scaling, Training, fit
@@ -23,9 +23,7 @@ ONE = Placement(workers=1, threads=1, num_cpus=1.0, use_gpu=False)
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cohort")
-    manifest, labels = draw_cohort(
-        folder, n_slides=4, seed=11, width_px=1000, height_px=1000, domains=["phantom-lymphoma-a"]
-    )
+    manifest, labels = draw_crowded(folder, ["phantom-lymphoma-a"], n_slides=4, seed=11, side_px=1000)
     return [open_training_slide(row["slide_id"], row["uri"]) for row in manifest.to_pylist()], labels
 
 

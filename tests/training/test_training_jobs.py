@@ -5,10 +5,10 @@ import json
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
+from crowded import draw_crowded
 
 from mitoray.errors import BadOption
 from mitoray.models import load_bundle
-from mitoray.phantom import draw_cohort
 from mitoray.training.augment import Augmentation
 from mitoray.training.experiments_sweep import distributions
 from mitoray.training.feed import Sampling
@@ -27,7 +27,7 @@ def cohort(tmp_path_factory):
     """Four slides each of two domains; options that name their manifest and labels."""
     folder = tmp_path_factory.mktemp("cohort")
     domains = ["phantom-lymphoma-a", "phantom-lung-a"]
-    draw_cohort(folder, n_slides=8, seed=71, width_px=1400, height_px=1400, domains=domains)
+    draw_crowded(folder, domains, n_slides=8, seed=71, side_px=1000)
     return ["--manifest", str(folder / "manifest.csv"), "--labels", str(folder / "labels.parquet")]
 
 
