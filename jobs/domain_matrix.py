@@ -10,7 +10,7 @@ arguments or input (nothing was started), 3 some failed (each is named), 1 anyth
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -25,13 +25,12 @@ from tqdm import tqdm
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
-from mitoray.evaluation.cohort import MatchedCohort
 from mitoray.evaluation.matrix import Metric, as_csv, as_text, domain_matrix, summary
 from mitoray.evaluation.published import beside_published, published_like
-from mitoray.evaluation.trials import TRIAL_SCORES, Protocol, score_trial
+from mitoray.evaluation.trials import TRIAL_SCORES, Protocol
 from mitoray.report.matrix_figure import matrix_figure
 from mitoray.report.text import as_text as table_text
-from mitoray.tracking import RunRef, TrackedRun
+from mitoray.tracking import TrackedRun
 from mitoray.training.augment import Augmentation
 from mitoray.training.experiments import Experiment, results, run_experiments
 from mitoray.training.feed import Sampling
@@ -39,7 +38,17 @@ from mitoray.training.fit import Scaling
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.protocols import LabelledSlide, Trial, hold_out_test, plan_trials
-from mitoray.training_jobs import Material, Model, Prepared, assembled, claimed, prepare, seeded
+from mitoray.training_jobs import (
+    Material,
+    Model,
+    Prepared,
+    assembled,
+    claimed,
+    prepare,
+    record_trial,
+    seeded,
+    trial_rows,
+)
 
 PROTOCOLS: tuple[Protocol, ...] = ("single", "leave-one-out", "all")
 METRICS: tuple[Metric, ...] = ("f1_pooled", "f1_image_mean", "ap")
@@ -122,7 +131,7 @@ def run(argv: Sequence[str] | None) -> int:
                 at_once=job.at_once,
                 max_failures=scaling.max_failures,
                 storage_options=material.storage_options,
-                record=partial(record, tracked.ref) if tracked else None,
+                record=partial(record_trial, tracked.ref) if tracked else None,
                 done=lambda _: bar.update(),
             )
     figures = told(job, [trial.name for trial in trials], prepared)
@@ -158,32 +167,11 @@ def experiment(
         corpus.labels,
         validate,
         test,
-        partial(scored, **which),
+        partial(trial_rows, **which),
         prepared.origin(material, (f"Trained for a domain matrix: {trial.name}.",)),
         prepared.data,
         which,
     )
-
-
-def scored(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = score_trial(validation, test, **which).to_pylist()
-    return rows
-
-
-def record(
-    parent: RunRef,
-    name: str,
-    parameters: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-    rows: Sequence[Mapping[str, Any]],
-) -> None:
-    """A child run for one model: its epochs, and F1 and AP by test domain."""
-    with TrackedRun.start(name, parent=parent) as run:
-        run.log_parameters(parameters)
-        for metrics in history:
-            run.log_metrics(metrics, step=int(metrics["epoch"]))
-        for short, column in (("f1", "f1_pooled"), ("f1_image_mean", "f1_image_mean"), ("ap", "ap")):
-            run.log_metrics({f"{short}/{row['test_domain']}": row[column] for row in rows})
 
 
 def told(job: Matrix, names: Sequence[str], prepared: Prepared) -> dict[str, Any]:

@@ -28,10 +28,6 @@ from tqdm import tqdm
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.ablation import area_curve
-from mitoray.evaluation.cohort import MatchedCohort
-from mitoray.evaluation.curves import sweep
-from mitoray.evaluation.tables import domain_table
-from mitoray.evaluation.thresholds import best_threshold
 from mitoray.report.matrix_figure import area_figure
 from mitoray.report.text import as_text
 from mitoray.training.augment import Augmentation
@@ -42,7 +38,7 @@ from mitoray.training.fit import Scaling
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.slides import HPF_MM2, limited
-from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare, seeded
+from mitoray.training_jobs import Material, Model, area_rows, assembled, claimed, parts_of, prepare, seeded
 
 
 @dataclass(frozen=True)
@@ -119,7 +115,7 @@ def run(argv: Sequence[str] | None) -> int:
                     corpus.labels,
                     validate,
                     test,
-                    partial(scored, **which, area_mm2=sum(slide.area_mm2 for slide in part)),
+                    partial(area_rows, **which, area_mm2=sum(slide.area_mm2 for slide in part)),
                     prepared.origin(material, (f"Trained on limited material: {name}.",)),
                     prepared.data,
                     which,
@@ -154,13 +150,6 @@ def run(argv: Sequence[str] | None) -> int:
     for name, error in {**corpus.failed, **failed}.items():
         print(f"failed: {name!r}: {error}", file=sys.stderr)
     return PARTLY_FAILED if failed or corpus.failed else DONE
-
-
-def scored(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> list[dict[str, Any]]:
-    """F1 over all test slides at the threshold that is best on the validation slides."""
-    best = best_threshold(sweep(validation.matchings))
-    whole = domain_table(test, np.inf if best is None else best.threshold, repeats=0)[-1]
-    return [{**which, "f1": whole.f1_pooled, "ap": whole.average_precision, "n_figures": whole.n_labels}]
 
 
 if __name__ == "__main__":

@@ -7,12 +7,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
 from mitoray.errors import BadLabels, BadOption, OutputBelongsToAnotherRun
+from mitoray.evaluation.cohort import MatchedCohort
+from mitoray.evaluation.curves import sweep
+from mitoray.evaluation.tables import domain_table
+from mitoray.evaluation.thresholds import best_threshold
+from mitoray.evaluation.trials import score_trial
 from mitoray.labels import read_labels
 from mitoray.labels.cases import read_cases
 from mitoray.models import Training as Origin
@@ -22,6 +28,7 @@ from mitoray.models.pretrained import initial_weights
 from mitoray.scoring.manifest import manifest_digest, read_manifest
 from mitoray.scoring.storage import Folder, options_for
 from mitoray.slide import redact
+from mitoray.tracking import RunRef, TrackedRun
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import Corpus, normalisation_of, open_corpus
 from mitoray.training.feed import Sampling
@@ -216,3 +223,32 @@ def claimed(output: str, storage_options: Mapping[str, Any] | None, settings: Ma
             "Give back the old ones to go on with it, or choose another --output."
         )
     return folder
+
+
+def trial_rows(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> list[dict[str, Any]]:
+    """Rows of `TRIAL_SCORES`; stands here, and not in a job, so that workers can import it."""
+    rows: list[dict[str, Any]] = score_trial(validation, test, **which).to_pylist()
+    return rows
+
+
+def record_trial(
+    parent: RunRef,
+    name: str,
+    parameters: Mapping[str, Any],
+    history: Sequence[Mapping[str, float]],
+    rows: Sequence[Mapping[str, Any]],
+) -> None:
+    """A child run for one model: its epochs, and F1 and AP by test domain."""
+    with TrackedRun.start(name, parent=parent) as run:
+        run.log_parameters(parameters)
+        for metrics in history:
+            run.log_metrics(metrics, step=int(metrics["epoch"]))
+        for short, column in (("f1", "f1_pooled"), ("f1_image_mean", "f1_image_mean"), ("ap", "ap")):
+            run.log_metrics({f"{short}/{row['test_domain']}": row[column] for row in rows})
+
+
+def area_rows(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> list[dict[str, Any]]:
+    """F1 over all test slides at the threshold that is best on the validation slides."""
+    best = best_threshold(sweep(validation.matchings))
+    whole = domain_table(test, np.inf if best is None else best.threshold, repeats=0)[-1]
+    return [{**which, "f1": whole.f1_pooled, "ap": whole.average_precision, "n_figures": whole.n_labels}]

@@ -14,7 +14,7 @@ from mitoray.phantom.writing import write_slide
 def draw_crowded(
     folder: Path, names: list[str], *, n_slides: int, seed: int, side_px: int
 ) -> tuple[pa.Table, pa.Table]:
-    """Manifest and labels, also written as manifest.csv and labels.parquet: the domains in turn, 200 figures per mm²."""
+    """Manifest and labels, also written as manifest.csv and labels.parquet; domains in turn, 200 figures per mm²."""
     rows, labels = [], []
     for i in range(n_slides):
         domain = DOMAINS[names[i % len(names)]]
