@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -117,30 +118,33 @@ def run(argv: Sequence[str] | None) -> int:
     identity["parts"] = {slide.slide_id: slide.split for slide in slides}
     claimed(str(job.output), None, identity)
     print(f"{len(made)} models of {len(slides)} slides in {len({s.domain for s in slides})} domains ({prepared.data}).")
-    with ray_here(scaling, ray_address(), job.at_once) as placement:
-        tracked = (
-            TrackedRun.start("domain_matrix", tracking_uri=job.mlflow, data=prepared.digests) if job.mlflow else None
-        )
-        if tracked:
-            tracked.log_parameters({**settings, "protocol": job.protocol, "folds": job.folds})
-        with tqdm(total=len(made), desc="models", unit="model", disable=None) as bar:
-            failed = run_experiments(
-                made,
-                job.output,
-                placement,
-                at_once=job.at_once,
-                max_failures=scaling.max_failures,
-                storage_options=material.storage_options,
-                record=partial(record_trial, tracked.ref) if tracked else None,
-                done=lambda _: bar.update(),
+    with ExitStack() as ends:
+        tracked = None
+        if job.mlflow:
+            tracked = ends.enter_context(
+                TrackedRun.start("domain_matrix", tracking_uri=job.mlflow, data=prepared.digests)
             )
-    figures = told(job, [trial.name for trial in trials], prepared)
-    if tracked:
-        for name, figure in figures.items():
-            tracked.log_figure(figure, f"{name}.png")
-        tracked.log_folder(job.output / "tables", "tables")
-        tracked.end("FAILED" if failed else "FINISHED")
-        print(f"Recorded as {tracked.ref}.")
+            tracked.log_parameters({**settings, "protocol": job.protocol, "folds": job.folds})
+        placement = ends.enter_context(ray_here(scaling, ray_address(), job.at_once))
+        bar = ends.enter_context(tqdm(total=len(made), desc="models", unit="model", disable=None))
+        failed = run_experiments(
+            made,
+            job.output,
+            placement,
+            at_once=job.at_once,
+            max_failures=scaling.max_failures,
+            storage_options=material.storage_options,
+            record=partial(record_trial, tracked.ref) if tracked else None,
+            done=lambda _: bar.update(),
+        )
+        figures = told(job, [trial.name for trial in trials], prepared)
+        if tracked:
+            tracked.log_metrics({"failed_models": len(failed)})
+            for name, figure in figures.items():
+                tracked.log_figure(figure, f"{name}.png")
+            if figures:
+                tracked.log_folder(job.output / "tables", "tables")
+            print(f"Recorded as {tracked.ref}.")
     for name, error in {**prepared.corpus.failed, **failed}.items():
         print(f"failed: {name!r}: {error}", file=sys.stderr)
     return PARTLY_FAILED if failed or prepared.corpus.failed else DONE

@@ -19,6 +19,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -114,22 +115,23 @@ def run(argv: Sequence[str] | None) -> int:
         None,
         {**settings, "space": job.space, "parts": parts_of(train=train, validate=validate), "data": prepared.digests},
     )
-    with ray_here(scaling, ray_address(), search.at_once) as placement:
+    with ExitStack() as ends:
         tracked = None
         if job.mlflow:
-            tracked = TrackedRun.start("sweep", tracking_uri=job.mlflow, data=prepared.digests)
+            tracked = ends.enter_context(TrackedRun.start("sweep", tracking_uri=job.mlflow, data=prepared.digests))
             tracked.log_parameters({**settings, "space": job.space, "search": asdict(search)})
-        with tqdm(total=search.trials, desc="trials", unit="trial", disable=None) as bar:
-            rows = sweep(
-                make,
-                distributions(job.space),
-                search,
-                fitting.epochs,
-                job.output,
-                placement,
-                done=partial(seen, bar, tracked.ref if tracked else None),
-            )
-    return told(job, rows, tracked, prepared.data)
+        placement = ends.enter_context(ray_here(scaling, ray_address(), search.at_once))
+        bar = ends.enter_context(tqdm(total=search.trials, desc="trials", unit="trial", disable=None))
+        rows = sweep(
+            make,
+            distributions(job.space),
+            search,
+            fitting.epochs,
+            job.output,
+            placement,
+            done=partial(seen, bar, tracked.ref if tracked else None),
+        )
+        return told(job, rows, tracked, prepared.data)
 
 
 def seen(bar: Any, parent: RunRef | None, row: Mapping[str, Any]) -> None:
@@ -164,7 +166,6 @@ def told(job: Sweep, rows: Sequence[Mapping[str, Any]], tracked: TrackedRun | No
         tracked.log_figure(figure, "sweep.png")
         tracked.log_metrics({"val_ap": rows[0]["best"]})
         tracked.log_json(list(rows), "trials.json")
-        tracked.end()
         print(f"Recorded as {tracked.ref}.")
     failed = [row for row in rows if row["error"]]
     for row in failed:

@@ -26,8 +26,8 @@ from mitoray.models.architectures import built
 from mitoray.models.boxes import BOX_MPP, BOX_PX
 from mitoray.models.pretrained import initial_weights
 from mitoray.scoring.manifest import manifest_digest, read_manifest
-from mitoray.scoring.storage import Folder, options_for
-from mitoray.slide import redact
+from mitoray.scoring.storage import Folder
+from mitoray.slide import options_for, redact
 from mitoray.tracking import RunRef, TrackedRun
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import Corpus, normalisation_of, open_corpus

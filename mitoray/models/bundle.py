@@ -14,6 +14,7 @@ from torch import nn
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.architectures import ARCHITECTURES, built
+from mitoray.models.combination import Combination
 from mitoray.models.detector import Detector
 from mitoray.models.placement import placed
 
@@ -54,11 +55,24 @@ class Metric(BaseModel):
     data: Literal["phantom", "real crops", "real tissue", "real slides"]
 
 
+class Member(BaseModel):
+    """One classifier of an ensemble. Its weights' names begin with its place: "0.", "1.", …"""
+
+    model_config = _STRICT
+    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    architecture: str
+    settings: dict[str, Setting] = Field(default_factory=dict)
+    normalisation: Normalisation
+
+
 class Card(BaseModel):
     """What bundle.json holds, all of it and nothing else.
 
     settings: what the architecture is built with, such as its width; absent: as it is by default.
     mpp: µm per pixel of the input. threshold: score from which a detection counts; thresholds: the same by domain.
+
+    Of classifiers only: members: those of an ensemble; combination: how scores become one; candidate_threshold: score
+    of the detector from which a candidate is classified.
     """
 
     model_config = _STRICT
@@ -72,6 +86,9 @@ class Card(BaseModel):
     normalisation: Normalisation
     training: Training
     metrics: tuple[Metric, ...]
+    members: tuple[Member, ...] = ()
+    combination: Combination | None = None
+    candidate_threshold: _Score | None = None
 
 
 class Bundle(Card):

@@ -16,8 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, SlideError
-from mitoray.scoring.storage import options_for
-from mitoray.slide import redact
+from mitoray.slide import options_for, redact
 
 COLUMNS: Final = ("slide_id", "uri", "case_id", "domain", "mpp", "tissue_uri")
 MAX_SLIDE_ID_BYTES: Final = 200

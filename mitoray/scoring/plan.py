@@ -11,8 +11,7 @@ import pyarrow as pa
 from mitoray.errors import SlideError
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.schema import REGIONS
-from mitoray.scoring.storage import options_for
-from mitoray.slide import Rect, find_tissue, open_slide, plan_regions, redact
+from mitoray.slide import Rect, find_tissue, open_slide, options_for, plan_regions, redact
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,7 @@ from mitoray.errors import SlideError
 from mitoray.models import Detector
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import core_rect, outer_rect
-from mitoray.scoring.storage import options_for
-from mitoray.slide import RegionBytes, Slide, open_slide
+from mitoray.slide import RegionBytes, Slide, open_slide, options_for
 
 log = logging.getLogger(__name__)
 

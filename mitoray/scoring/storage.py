@@ -13,15 +13,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from mitoray.slide import redact
+from mitoray.slide import options_for, redact
 
 _FILES_AT_ONCE: Final = 128
-
-
-def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The storage options for one URI: they describe object storage, so local paths take none."""
-    remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
-    return dict(storage_options or {}) if remote else {}
 
 
 @dataclass(frozen=True)

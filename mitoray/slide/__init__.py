@@ -5,7 +5,7 @@ from mitoray.slide.pyramid import Level
 from mitoray.slide.reader import Slide, open_slide
 from mitoray.slide.regions import plan_regions
 from mitoray.slide.segmentation import segment_tissue
-from mitoray.slide.storage import redact
+from mitoray.slide.storage import options_for, redact
 from mitoray.slide.tissue import Tissue, find_tissue
 from mitoray.slide.window import RegionBytes, decode_region
 
@@ -18,6 +18,7 @@ __all__ = [
     "decode_region",
     "find_tissue",
     "open_slide",
+    "options_for",
     "plan_regions",
     "redact",
     "segment_tissue",

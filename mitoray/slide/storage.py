@@ -50,6 +50,12 @@ def redact(uri: str) -> str:
     return re.sub(r"[?#].*", "", uri)
 
 
+def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The storage options for one URI: they describe object storage, so local paths and web addresses take none."""
+    remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
+    return dict(storage_options or {}) if remote else {}
+
+
 class SlideFile:
     """A slide's bytes, by range. `size_bytes` is known from the start; nothing is ever read whole.
 

@@ -11,9 +11,9 @@ from scipy.spatial import cKDTree
 from mitoray.evaluation.matching import RADIUS_UM, nms
 from mitoray.labels.schema import LABELS
 from mitoray.models import Detector
-from mitoray.slide import Rect, open_slide
+from mitoray.slide import Rect, open_slide, options_for
 from mitoray.training.feed import MINED
-from mitoray.training.slides import TrainingSlide, centres_px, options_for
+from mitoray.training.slides import TrainingSlide, centres_px
 
 CORE_UM: Final = 512.0
 FLOOR: Final = 0.05

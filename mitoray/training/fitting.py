@@ -81,10 +81,17 @@ class Fitting:
             raise BadOption(f"head_epochs {self.head_epochs} leaves none of {self.epochs} epochs for the body.")
         if not all(0 < share < 1 for share in self.mine_at):
             raise BadOption(f"mine_at must hold shares between 0 and 1, not {list(self.mine_at)}.")
+        if any(self._mining_epoch(share) >= self.epochs for share in self.mine_at):
+            raise BadOption(
+                f"mine_at {list(self.mine_at)} leaves no epoch of {self.epochs} to learn from what is found."
+            )
 
     def mines_before(self, epoch: int) -> bool:
         """Whether false positives are to be looked for before that epoch, counted from 0."""
-        return any(math.ceil(share * self.epochs - 1e-9) == epoch for share in self.mine_at)
+        return any(self._mining_epoch(share) == epoch for share in self.mine_at)
+
+    def _mining_epoch(self, share: float) -> int:
+        return math.ceil(share * self.epochs - 1e-9)
 
 
 class Diverged(Exception):

@@ -13,9 +13,9 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from mitoray.errors import BadOption, SlideError
-from mitoray.slide import Rect, Slide, open_slide
+from mitoray.slide import Rect, Slide, open_slide, options_for
 from mitoray.training.sampling import MASK_REACH_UM
-from mitoray.training.slides import TrainingSlide, is_remote, options_for
+from mitoray.training.slides import TrainingSlide, is_remote
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mitoray.counting.hotspot import densest_rectangle
 from mitoray.errors import BadLabels, BadOption
-from mitoray.slide import Rect, open_slide
+from mitoray.slide import Rect, open_slide, options_for
 
 log = logging.getLogger(__name__)
 
@@ -76,11 +76,6 @@ def open_training_slide(
     """
     with open_slide(uri, options_for(uri, storage_options), mpp) as slide:
         return TrainingSlide(slide_id, uri, case_id or slide_id, domain, slide.mpp, slide.width_px, slide.height_px)
-
-
-def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The storage options for one URI: they describe object storage, so local paths take none."""
-    return dict(storage_options or {}) if is_remote(uri) and not uri.startswith(("http://", "https://")) else {}
 
 
 def is_remote(uri: str) -> bool:

@@ -72,6 +72,75 @@ def test_a_detector_is_trained_from_and_into_object_storage(job, cohort, ray_ses
     assert "secret" not in json.dumps(settings)
 
 
+@pytest.mark.slow
+def test_the_domain_matrix_is_whole_recorded_and_resumed(job, cohort, ray_session, tmp_path, capsys):
+    import mlflow
+
+    main = job("domain_matrix")
+    database = f"sqlite:///{tmp_path}/mlruns.db"
+    options = [*cohort, *SMALL, "--output", str(tmp_path / "matrix"), "--folds", "2", "--mlflow", database]
+    assert main([*options, "--protocol", "single", "--domains", '["phantom-lymphoma-a"]']) == 0
+    first = {path: path.stat().st_mtime for path in (tmp_path / "matrix").glob("*/result.json")}
+    assert len(first) == 2
+    capsys.readouterr()
+    assert main([*options, "--protocol", "single"]) == 0
+    said = capsys.readouterr().out
+    assert "in-domain" in said
+    assert {path: path.stat().st_mtime for path in first} == first
+    scores = pyarrow.csv.read_csv(tmp_path / "matrix/tables/scores.csv").to_pylist()
+    assert len(scores) == 2 * 2 * 2  # trained domains, folds, test domains
+    assert {row["n_slides"] for row in scores} == {1}
+    assert (tmp_path / "matrix/single-f1_pooled.png").exists()
+    assert load_bundle(str(next((tmp_path / "matrix").glob("single-*/bundle")))).mpp == 0.5
+    client = mlflow.MlflowClient(database)
+    runs = client.search_runs([client.get_experiment_by_name("mitoray").experiment_id])
+    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    assert len(children) == 4
+    assert all("f1/phantom-lung-a" in run.data.metrics for run in children)
+
+
+@pytest.mark.slow
+def test_a_sweep_keeps_its_trials_and_goes_on_with_them(job, cohort, ray_session, tmp_path, capsys):
+    main = job("sweep")
+    space = {
+        "fitting.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "settings.width": {"choices": [0.25, 0.5]},
+    }
+    options = [
+        *cohort,
+        *SMALL,
+        "--output",
+        str(tmp_path / "sweep"),
+        "--grace-epochs",
+        "1",
+        "--space",
+        json.dumps(space),
+    ]
+    assert main([*options, "--trials", "2"]) == 0
+    first = json.loads((tmp_path / "sweep/trials.json").read_text())
+    assert len(first) == 2
+    assert main([*options, "--trials", "3"]) == 0
+    rows = json.loads((tmp_path / "sweep/trials.json").read_text())
+    assert rows[:2] == first
+    assert len(rows) == 3
+    best = max(rows, key=lambda row: row["best"])
+    assert json.loads((tmp_path / "sweep/best.json").read_text()) == best["values"]
+    assert best["trial"] in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_area_ablation_limits_what_is_trained_on(job, cohort, ray_session, tmp_path):
+    table = pyarrow.csv.read_csv(cohort[1])
+    split = ["test" if i >= 6 else "train" for i in range(len(table))]
+    pyarrow.csv.write_csv(table.append_column("split", [split]), tmp_path / "split.csv")
+    options = ["--manifest", str(tmp_path / "split.csv"), *cohort[2:], *SMALL, "--output", str(tmp_path / "area")]
+    assert job("training_area")([*options, "--hpf", "[0.2]", "--repeats", "1"]) == 0
+    (row,) = pyarrow.csv.read_csv(tmp_path / "area/scores.csv").to_pylist()
+    assert row["area_mm2"] == pytest.approx(4 * 0.2 * 0.237, rel=0.03)
+    assert 0 <= row["f1"] <= 1
+    assert (tmp_path / "area/area.png").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "wrong", "told"),
     [
