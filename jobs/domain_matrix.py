@@ -43,15 +43,16 @@ from mitoray.training_jobs import (
     Material,
     Model,
     Prepared,
+    RecordedBelow,
     assembled,
     claimed,
     prepare,
-    record_trial,
     seeded,
     trial_rows,
 )
 
 PROTOCOLS: tuple[Protocol, ...] = ("single", "leave-one-out", "all")
+RECORDED = {"f1": "f1_pooled", "f1_image_mean": "f1_image_mean", "ap": "ap"}
 METRICS: tuple[Metric, ...] = ("f1_pooled", "f1_image_mean", "ap")
 
 
@@ -122,7 +123,9 @@ def run(argv: Sequence[str] | None) -> int:
         tracked = None
         if job.mlflow:
             tracked = ends.enter_context(
-                TrackedRun.start("domain_matrix", tracking_uri=job.mlflow, data=prepared.digests)
+                TrackedRun.kept(
+                    "domain_matrix", job.output / "mlflow.json", tracking_uri=job.mlflow, data=prepared.digests
+                )
             )
             tracked.log_parameters({**settings, "protocol": job.protocol, "folds": job.folds})
         placement = ends.enter_context(ray_here(scaling, ray_address(), job.at_once))
@@ -134,7 +137,7 @@ def run(argv: Sequence[str] | None) -> int:
             at_once=job.at_once,
             max_failures=scaling.max_failures,
             storage_options=material.storage_options,
-            record=partial(record_trial, tracked.ref) if tracked else None,
+            record=RecordedBelow(tracked.ref, RECORDED, "test_domain") if tracked else None,
             done=lambda _: bar.update(),
         )
         figures = told(job, [trial.name for trial in trials], prepared)

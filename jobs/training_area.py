@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBe
 from mitoray.evaluation.ablation import area_curve
 from mitoray.report.matrix_figure import area_figure
 from mitoray.report.text import as_text
+from mitoray.tracking import TrackedRun
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import parted
 from mitoray.training.experiments import Experiment, results, run_experiments
@@ -38,7 +40,17 @@ from mitoray.training.fit import Scaling
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.slides import HPF_MM2, limited
-from mitoray.training_jobs import Material, Model, area_rows, assembled, claimed, parts_of, prepare, seeded
+from mitoray.training_jobs import (
+    Material,
+    Model,
+    RecordedBelow,
+    area_rows,
+    assembled,
+    claimed,
+    parts_of,
+    prepare,
+    seeded,
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +65,7 @@ class Area:
         validation_share: share of each domain's cases, 0 to 1, on which the threshold is chosen. Test slides are those
             of the split "test".
         at_once: trainings at a time.
+        mlflow: tracking server or database, such as sqlite:///mlruns.db; none records nothing.
         log_level: how much mitoray tells of what it does.
     """
 
@@ -62,6 +75,7 @@ class Area:
     repeats: int = 3
     validation_share: float = 0.2
     at_once: int = 1
+    mlflow: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
@@ -128,10 +142,16 @@ def run(argv: Sequence[str] | None) -> int:
         None,
         {**settings, "parts": parts_of(train=train, validate=validate, test=test), "data": prepared.digests},
     )
-    with (
-        ray_here(scaling, ray_address(), job.at_once) as placement,
-        tqdm(total=len(experiments), desc="models", unit="model", disable=None) as bar,
-    ):
+    with ExitStack() as ends:
+        tracked = None
+        if job.mlflow:
+            note = job.output / "mlflow.json"
+            tracked = ends.enter_context(
+                TrackedRun.kept("training_area", note, tracking_uri=job.mlflow, data=prepared.digests)
+            )
+            tracked.log_parameters(settings)
+        placement = ends.enter_context(ray_here(scaling, ray_address(), job.at_once))
+        bar = ends.enter_context(tqdm(total=len(experiments), desc="models", unit="model", disable=None))
         failed = run_experiments(
             experiments,
             job.output,
@@ -139,14 +159,21 @@ def run(argv: Sequence[str] | None) -> int:
             at_once=job.at_once,
             max_failures=scaling.max_failures,
             storage_options=material.storage_options,
+            record=RecordedBelow(tracked.ref, {"f1": "f1", "ap": "ap"}) if tracked else None,
             done=lambda _: bar.update(),
         )
-    rows = results(job.output, [experiment.name for experiment in experiments])
-    if rows:
-        pyarrow.csv.write_csv(pa.Table.from_pylist(rows), job.output / "scores.csv")
-        area_figure(area_curve(rows), data=prepared.data).savefig(job.output / "area.png", dpi=150)
-        print(as_text(rows, f1=3))
-        print(f"Test slides: {prepared.data}. Table and figure: {job.output}")
+        rows = results(job.output, [experiment.name for experiment in experiments])
+        if rows:
+            pyarrow.csv.write_csv(pa.Table.from_pylist(rows), job.output / "scores.csv")
+            figure = area_figure(area_curve(rows), data=prepared.data)
+            figure.savefig(job.output / "area.png", dpi=150)
+            print(as_text(rows, f1=3))
+            print(f"Test slides: {prepared.data}. Table and figure: {job.output}")
+        if tracked:
+            tracked.log_metrics({"failed_models": len(failed)})
+            if rows:
+                tracked.log_figure(figure, "area.png")
+            print(f"Recorded as {tracked.ref}.")
     for name, error in {**corpus.failed, **failed}.items():
         print(f"failed: {name!r}: {error}", file=sys.stderr)
     return PARTLY_FAILED if failed or corpus.failed else DONE

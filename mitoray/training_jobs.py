@@ -231,20 +231,38 @@ def trial_rows(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> 
     return rows
 
 
-def record_trial(
-    parent: RunRef,
-    name: str,
-    parameters: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-    rows: Sequence[Mapping[str, Any]],
-) -> None:
-    """A child run for one model: its epochs, and F1 and AP by test domain."""
-    with TrackedRun.start(name, parent=parent) as run:
-        run.log_parameters(parameters)
-        for metrics in history:
-            run.log_metrics(metrics, step=int(metrics["epoch"]))
-        for short, column in (("f1", "f1_pooled"), ("f1_image_mean", "f1_image_mean"), ("ap", "ap")):
-            run.log_metrics({f"{short}/{row['test_domain']}": row[column] for row in rows})
+@dataclass(frozen=True)
+class RecordedBelow:
+    """Records each model of an experiment as a run below `parent`: its epochs, and the numbers of its rows.
+
+    domain: name of the column that tells rows apart, such as test_domain; None for one row. numbers: columns to record,
+    by the metric's name, such as f1 for f1/<domain>.
+    """
+
+    parent: RunRef
+    numbers: Mapping[str, str]
+    domain: str | None = None
+
+    @property
+    def key(self) -> str:
+        """The parent's id."""
+        return self.parent.run_id
+
+    def __call__(
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        history: Sequence[Mapping[str, float]],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """One model."""
+        with TrackedRun.start(name, parent=self.parent) as run:
+            run.log_parameters(parameters)
+            for metrics in history:
+                run.log_metrics(metrics, step=int(metrics["epoch"]))
+            for row in rows:
+                below = f"/{row[self.domain]}" if self.domain else ""
+                run.log_metrics({f"{short}{below}": row[column] for short, column in self.numbers.items()})
 
 
 def area_rows(validation: MatchedCohort, test: MatchedCohort, **which: Any) -> list[dict[str, Any]]:

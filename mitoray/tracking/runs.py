@@ -95,6 +95,27 @@ class TrackedRun:
             run = client_of(address).create_run(experiment_id, tags=known, run_name=name)
         return cls(RunRef(address, run.info.run_id))
 
+    @classmethod
+    def kept(
+        cls, name: str, note: Path, *, tracking_uri: str | None = None, data: Mapping[str, str] | None = None
+    ) -> "TrackedRun":
+        """Go on with the run whose id is in the file `note`, or start one and write its id there.
+
+        So a job that is resumed goes on in the run that it began. One that is no longer there begins anew.
+        """
+        address = tracking_address(tracking_uri)
+        if note.exists():
+            run_id = json.loads(note.read_text())["run_id"]
+            prepare(address, EXPERIMENT)
+            with told(address, f"run {run_id}"):
+                if _is_there(address, run_id):
+                    client_of(address).update_run(run_id, status="RUNNING")
+                    return cls(RunRef(address, run_id))
+        run = cls.start(name, tracking_uri=tracking_uri, data=data)
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"run_id": run.ref.run_id}))
+        return run
+
     def child(self, name: str, *, tags: Mapping[str, str] | None = None) -> RunRef:
         """Start a run below this one, for another process to record into and end."""
         return TrackedRun.start(name, parent=self.ref, tags=tags).ref
@@ -186,6 +207,17 @@ def record_run(
         run.log_metrics(metrics)
         run.log_folder(folder)
     return run.ref.run_id
+
+
+def _is_there(address: str, run_id: str) -> bool:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return bool(client_of(address).get_run(run_id).info.lifecycle_stage == "active")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
 
 
 def _status(error: BaseException | None) -> Status:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import pyarrow as pa
 import ray
@@ -23,6 +23,7 @@ from mitoray.training.slides import TrainingSlide
 log = logging.getLogger(__name__)
 
 RESULT_FILE: Final = "result.json"
+RECORDED_FILE: Final = "recorded.json"
 BUNDLE_FOLDER: Final = "bundle"
 _RUNS: Final = "runs"
 _TUNE: Final = "tune"
@@ -50,8 +51,23 @@ class Experiment:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
 
-Recorder = Callable[[str, Mapping[str, Any], Sequence[Mapping[str, float]], Sequence[Mapping[str, Any]]], None]
-"""Records a finished experiment: its name, parameters, the metrics of each epoch, and its rows of results."""
+class Recorder(Protocol):
+    """Records finished experiments, here in the process that runs them."""
+
+    @property
+    def key(self) -> str:
+        """Where to: what is recorded under one key is not recorded there again."""
+        ...
+
+    def __call__(
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        history: Sequence[Mapping[str, float]],
+        rows: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """A finished experiment: its name, parameters, the metrics of each epoch, and its rows of results."""
+        ...
 
 
 def run_experiments(
@@ -69,8 +85,15 @@ def run_experiments(
 
     folder: on every node. Each experiment writes `folder/name/result.json` and `folder/name/bundle/` when it is done;
     its checkpoints lie in `folder/runs/name`, where one that was interrupted goes on. done: called with each name.
+    record: called once for each that is done, those of earlier attempts included; what it could not record, it is given
+    again at the end, and then its error is raised.
     """
     open_ones = [e for e in experiments if not (folder / e.name / RESULT_FILE).exists()]
+    finished = [e.name for e in experiments if e not in open_ones]
+    for name in finished:
+        done(name)
+    if record:
+        _record(finished, folder, record)
     if not open_ones:
         return {}
     shared = [ray.put(experiment) for experiment in open_ones]
@@ -79,13 +102,18 @@ def run_experiments(
         experiment: Experiment = ray.get(shared[config["number"]])
         try:
             fitted = _run(experiment, folder, placement, max_failures, storage_options, [TuneReportCallback()])  # type: ignore[no-untyped-call]
-            rows = results(folder, [experiment.name])
-            if record:
-                record(experiment.name, experiment.parameters, fitted.history, rows)
         except MitorayError as error:
             tune.report({BEST_BY: -1.0, "failure": f"{type(error).__name__}: {error}"})
             return
         tune.report({BEST_BY: fitted.metrics[BEST_BY], "failure": ""})
+
+    def ended(name: str) -> None:
+        done(name)
+        if record:
+            try:
+                _record([name], folder, record)
+            except MitorayError as error:  # the training is not lost for that, and there is another try at the end
+                log.warning("%s is not recorded yet: %s", name, error)
 
     attempt = len(list((folder / _TUNE).glob("*"))) if (folder / _TUNE).exists() else 0
     grid = tune.Tuner(
@@ -97,7 +125,7 @@ def run_experiments(
             name=f"attempt-{attempt:03d}",
             storage_path=str((folder / _TUNE).absolute()),
             verbose=0,
-            callbacks=[_Done([e.name for e in open_ones], done)],
+            callbacks=[_Done([e.name for e in open_ones], ended)],
         ),
     ).fit()
     failed = {}
@@ -108,6 +136,8 @@ def run_experiments(
             failure = str(result.error).strip().splitlines()[-1]
         if failure:
             failed[name] = failure
+    if record:
+        _record([e.name for e in open_ones], folder, record)
     return failed
 
 
@@ -115,6 +145,17 @@ def results(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
     """The rows of the experiments that are done."""
     files = (folder / name / RESULT_FILE for name in names)
     return [row for file in files if file.exists() for row in json.loads(file.read_text())["rows"]]
+
+
+def _record(names: Sequence[str], folder: Path, record: Recorder) -> None:
+    """Record those of the experiments that are done and not recorded yet."""
+    for name in names:
+        result, mark = folder / name / RESULT_FILE, folder / name / RECORDED_FILE
+        recorded = json.loads(mark.read_text()) if mark.exists() else []
+        if result.exists() and record.key not in recorded:
+            document = json.loads(result.read_text())
+            record(name, document["parameters"], document["history"], document["rows"])
+            mark.write_text(json.dumps([*recorded, record.key]))
 
 
 def _run(

@@ -37,6 +37,21 @@ def test_a_run_that_went_well_is_finished_and_says_which_code_and_data_made_it(d
     assert ("code.git_dirty" in tags) == ("code.git_commit" in tags)
 
 
+def test_a_resumed_job_goes_on_in_the_run_it_began_unless_that_was_deleted(database, recorded, tmp_path):
+    note = tmp_path / "job/mlflow.json"
+    with TrackedRun.kept("resumed", note, tracking_uri=database) as first:
+        first.log_metrics({"done": 1})
+    with TrackedRun.kept("resumed", note, tracking_uri=database) as second:
+        assert recorded(second.ref).info.status == "RUNNING"
+        second.log_metrics({"done": 2}, step=1)
+    assert second.ref == first.ref
+    assert recorded(first.ref).data.metrics["done"] == 2
+    assert recorded(first.ref).info.status == "FINISHED"
+    assert database not in note.read_text()  # it may hold a password
+    mlflow.MlflowClient(database).delete_run(first.ref.run_id)
+    assert TrackedRun.kept("resumed", note, tracking_uri=database).ref != first.ref
+
+
 @pytest.mark.parametrize(
     ("error", "status"),
     [

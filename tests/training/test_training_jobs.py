@@ -96,6 +96,7 @@ def test_the_domain_matrix_is_whole_recorded_and_resumed(job, cohort, ray_sessio
     runs = client.search_runs([client.get_experiment_by_name("mitoray").experiment_id])
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(children) == 4
+    assert len({run.data.tags["mlflow.parentRunId"] for run in children}) == 1
     assert all("f1/phantom-lung-a" in run.data.metrics for run in children)
 
 
