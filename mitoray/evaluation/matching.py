@@ -56,7 +56,7 @@ def match(detections: FloatArray, scores: FloatArray, labels: FloatArray, radius
     equal distances too, so the order of the rows does not matter. Raises BadOption for input that is not finite.
     """
     detection_label, label_detection = _unmatched(detections), _unmatched(labels)
-    for near, close in _pairs(detections, scores, labels, radius):
+    for near, close in pairs_within(detections, scores, labels, radius):
         for detection, label in zip(near.tolist(), close.tolist(), strict=True):
             if detection_label[detection] < 0 and label_detection[label] < 0:
                 detection_label[detection] = label
@@ -71,7 +71,7 @@ def match_linked(detections: FloatArray, scores: FloatArray, labels: FloatArray,
     Arguments and errors as in `match`.
     """
     detection_label, label_detection = _unmatched(detections), _unmatched(labels)
-    for near, close in _pairs(detections, scores, labels, radius):
+    for near, close in pairs_within(detections, scores, labels, radius):
         linked, first = np.unique(near, return_index=True)
         detection_label[linked] = close[first]
         found, first = np.unique(close, return_index=True)
@@ -127,7 +127,7 @@ def f1_score(tp: int, fp: int, fn: int) -> float:
     return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else np.nan
 
 
-def _pairs(
+def pairs_within(
     detections: FloatArray, scores: FloatArray, labels: FloatArray, radius: float
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Indices of detections and labels within the radius: the best detection first, and its nearest label first."""
