@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mitoray.errors import BadOption
 from mitoray.training.augment_colour import ColourChange, recoloured
+from mitoray.training.augment_exchange import exchange_gains, mean_density
 from mitoray.training.augment_geometry import affine, followed, resized, turned, warped
 from mitoray.training.augment_jpeg import compressed
 from mitoray.training.augment_quality import at_low_resolution, blurred, fringed, noisy, sharpened
@@ -30,6 +31,9 @@ class Augmentation:
         rotation_degrees: to either side, on top of the turns (fastai's default, as MIDOG++ trains; Aubreville 2023).
         scale: size of the figures after by before (fastai's default). Above 1, nothing but rotation needs a margin.
         shear_degrees: to either side, along x and along y.
+        exchange_probability: of being stained as another image of the batch, so that no colour goes with a class: for
+            training sets in which a class comes from few slides.
+        exchange_strength: how far, 1 for the other image's mean optical density.
         stain_probability: of jitter of the amounts of haematoxylin, eosin and DAB (Tellez et al. 2018).
         stain_scale: factor of each stain's amount; a little wider than HED-strong, 0.8 to 1.2, of Tellez et al. 2019.
         stain_shift: of each stain's amount, to either side, in units of natural optical density.
@@ -73,6 +77,8 @@ class Augmentation:
     rotation_degrees: float = 10.0
     scale: Span = (1.0, 1.1)
     shear_degrees: float = 5.0
+    exchange_probability: float = 0.0
+    exchange_strength: Span = (0.5, 1.2)
     stain_probability: float = 1.0
     stain_scale: Span = (0.75, 1.3)
     stain_shift: float = 0.03
@@ -112,6 +118,7 @@ class Augmentation:
             "rotation_degrees": (0, 180),
             "scale": (0.25, 4),
             "shear_degrees": (0, 45),
+            "exchange_strength": (0, 2),
             "stain_scale": (0, 4),
             "stain_shift": (0, 1),
             "density": (0.1, 4),
@@ -164,7 +171,7 @@ def augment(
     policy = draw_policy(rng, n, how.randaugment_ops, how.randaugment_magnitude)
     x, centres_px = warped(images.float(), centres_px, followed(_geometry(rng, n, how), policy.geometry))
     x, centres_px = resized(x, centres_px, output_px or images.shape[-1])
-    x = recoloured(x, _colour(rng, n, how).followed_by(policy.colour))
+    x = recoloured(x, _exchange(x, rng, how).followed_by(_colour(rng, n, how)).followed_by(policy.colour))
     x = _sharpened_as_drawn(x, np.full(n, SMOOTH_SIGMA_PX), policy.sharpness)
     x = _on(x, chosen(rng, n, how.blur_probability), lambda some: _blurred(some, rng, how))
     x = _on(
@@ -174,7 +181,7 @@ def augment(
     x = _sharpened(x, rng, how)
     x = _on(x, chosen(rng, n, how.low_resolution_probability), lambda some: _coarser(some, rng, how))
     x = _compressed(x, rng, how)
-    return Patches(x.round().clamp_(0, 255).to(torch.uint8), centres_px)
+    return Patches(x.round().clamp_(0, 255).to(torch.uint8), centres_px, batch.targets)
 
 
 def _geometry(rng: np.random.Generator, n: int, how: Augmentation) -> Floats:
@@ -183,6 +190,14 @@ def _geometry(rng: np.random.Generator, n: int, how: Augmentation) -> Floats:
     scale = rng.uniform(*how.scale, (n, 1))
     shear = np.tan(np.radians(rng.uniform(-how.shear_degrees, how.shear_degrees, (n, 2))))
     return affine(np.where(hit, turn, 0)[:, 0], np.where(hit, scale, 1)[:, 0], np.where(hit, shear, 0))
+
+
+def _exchange(x: torch.Tensor, rng: np.random.Generator, how: Augmentation) -> ColourChange:
+    unchanged = ColourChange.none(len(x))
+    if not how.exchange_probability:
+        return unchanged
+    gains = exchange_gains(*mean_density(x), rng, how.exchange_probability, how.exchange_strength)
+    return unchanged.gamma(gains)
 
 
 def _colour(rng: np.random.Generator, n: int, how: Augmentation) -> ColourChange:
