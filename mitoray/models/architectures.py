@@ -9,6 +9,7 @@ from torch import nn
 
 from mitoray.errors import BadOption
 from mitoray.models.boxes import BoxDetector, fcos, retinanet
+from mitoray.models.classifiers import CLASSIFIERS
 from mitoray.models.detector import Detector
 from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
 from mitoray.models.onnx import OnnxYolo, OnnxYoloDetector
@@ -16,7 +17,7 @@ from mitoray.models.onnx import OnnxYolo, OnnxYoloDetector
 
 @dataclass(frozen=True)
 class Architecture:
-    """How to build a network without weights, and the detector around the network with weights.
+    """How to build a detector's network without weights, and the detector around the network with weights.
 
     network: called with the bundle's settings as keywords; its defaults are the published settings.
     detector: called with the network and the keywords mpp, mean, std (three floats each, 0 to 255) and device.
@@ -35,10 +36,14 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
 
 
 def built(architecture: str, settings: Mapping[str, Any]) -> nn.Module:
-    """The network without weights. Raises BadOption for an unknown architecture, or settings that it does not take."""
-    if architecture not in ARCHITECTURES:
-        raise BadOption(f"architecture {architecture!r} is unknown; this version knows {', '.join(ARCHITECTURES)}")
-    build = ARCHITECTURES[architecture].network
+    """The network of a detector or a classifier, without weights.
+
+    Raises BadOption for an unknown architecture, or settings that it does not take.
+    """
+    known = {name: detector.network for name, detector in ARCHITECTURES.items()} | CLASSIFIERS
+    if architecture not in known:
+        raise BadOption(f"architecture {architecture!r} is unknown; this version knows {', '.join(known)}")
+    build = known[architecture]
     offered = inspect.signature(build).parameters
     if unknown := sorted(settings.keys() - offered.keys()):
         raise BadOption(f"architecture {architecture!r} has no setting {unknown[0]!r}; it has {', '.join(offered)}")

@@ -14,12 +14,17 @@ from torch import nn
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.architectures import ARCHITECTURES, built
+from mitoray.models.classifier import Classifier
+from mitoray.models.classifiers import CLASSIFIERS, ClassifierNet, EnsembleClassifier, PatchClassifier
 from mitoray.models.combination import Combination
 from mitoray.models.detector import Detector
 from mitoray.models.placement import placed
 
 CARD_FILE: Final = "bundle.json"
 WEIGHTS_FILE: Final = "weights.safetensors"
+
+ENSEMBLE: Final = "ensemble"
+"""The architecture of a bundle that holds several classifiers."""
 
 SCHEMA_VERSION: Final = 1
 
@@ -105,12 +110,51 @@ class Bundle(Card):
         """The model, ready to detect, on a torch device ("cpu", "cuda", "cuda:1").
 
         threads: CPU threads, for the whole process (torch has one setting); None leaves it.
-        Raises BadOption for a device that is not there.
+        Raises BadOption for a device that is not there, BadModel for a classifier.
         """
+        if self.is_classifier:
+            raise BadModel(
+                f"model {self.name}: {self.architecture} classifies candidates and finds none; give a detector's "
+                "bundle here, and this one as the classifier"
+            )
         place = placed(device, threads)
         network = built(self.architecture, self.settings)
         network.load_state_dict(dict(self.weights))
         return detector_around(self.architecture, network, self.mpp, self.normalisation, place)
+
+    def classifier(self, device: str = "cpu", threads: int | None = None) -> Classifier:
+        """The classifier or ensemble, ready to classify; device, threads and errors as of `detector`.
+
+        Raises BadModel for a detector.
+        """
+        if not self.is_classifier:
+            raise BadModel(
+                f"classifier {self.name}: {self.architecture} finds candidates and cannot classify them; give a "
+                "classifier's bundle here, and this one as the model"
+            )
+        place = placed(device, threads)
+        members = []
+        for prefix, member in _parts(self):
+            network = built(member.architecture, member.settings)
+            own = {name.removeprefix(prefix): t for name, t in self.weights.items() if name.startswith(prefix)}
+            network.load_state_dict(own)
+            members.append(classifier_around(member.architecture, network, self.mpp, member.normalisation, place))
+        return EnsembleClassifier(members, self.combining.weights) if self.architecture == ENSEMBLE else members[0]
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether it classifies candidates, alone or as an ensemble, and does not detect."""
+        return self.architecture == ENSEMBLE or self.architecture in CLASSIFIERS
+
+    @property
+    def has_subtypes(self) -> bool:
+        """Whether it tells atypical from normal figures."""
+        return self.is_classifier and any(member.settings.get("subtypes", True) for _, member in _parts(self))
+
+    @property
+    def combining(self) -> Combination:
+        """How a classifier's scores become one: `combination`, or where the card has none, all members alike."""
+        return self.combination or Combination(weights=(1.0,) * max(1, len(self.members)))
 
 
 def detector_around(
@@ -119,6 +163,15 @@ def detector_around(
     """The detector of a trained network, which is changed in place (fused, frozen, moved to the device)."""
     around = ARCHITECTURES[architecture].detector
     return around(network, mpp=mpp, mean=normalisation.mean, std=normalisation.std, device=device)
+
+
+def classifier_around(
+    architecture: str, network: nn.Module, mpp: float, normalisation: Normalisation, device: torch.device
+) -> Classifier:
+    """The classifier of a trained network, which is changed in place. Raises BadOption where it is no classifier's."""
+    if not isinstance(network, ClassifierNet):
+        raise BadOption(f"architecture {architecture!r} is no classifier; use {', '.join(CLASSIFIERS)}")
+    return PatchClassifier(network, mpp=mpp, mean=normalisation.mean, std=normalisation.std, device=device)
 
 
 def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: Path | str) -> str:
@@ -164,13 +217,42 @@ def _faults(error: ValidationError) -> str:
     return f"{listed}; correct or export it again"
 
 
+def _parts(card: Card) -> list[tuple[str, Member]]:
+    """The networks in a bundle, each with what its weights' names begin with."""
+    if card.architecture == ENSEMBLE:
+        return [(f"{place}.", member) for place, member in enumerate(card.members)]
+    settings, normalisation = card.settings, card.normalisation
+    return [
+        ("", Member(name=card.name, architecture=card.architecture, settings=settings, normalisation=normalisation))
+    ]
+
+
+def _check_members(card: Card, where: str) -> None:
+    if bool(card.members) != (card.architecture == ENSEMBLE) or (card.members and card.settings):
+        raise BadModel(f"{where}: an ensemble, and nothing else, has members, and settings of its own it has none")
+    if others := [member.name for member in card.members if member.architecture not in CLASSIFIERS]:
+        raise BadModel(f"{where}: member {others[0]} is no classifier; members are {', '.join(CLASSIFIERS)}")
+    if card.combination and len(card.combination.weights) != len(_parts(card)):
+        raise BadModel(
+            f"{where}: its combination weighs {len(card.combination.weights)} classifiers and it holds "
+            f"{len(_parts(card))}; give each one weight"
+        )
+
+
 def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) -> None:
+    _check_members(card, where)
+    expected: dict[str, tuple[torch.Size, torch.dtype]] = {}
+    sides_px = set()
     try:
         with torch.device("meta"):  # shapes are enough: nothing is allocated, whatever the settings ask for
-            network = built(card.architecture, card.settings)
+            for prefix, part in _parts(card):
+                network = built(part.architecture, part.settings)
+                expected |= {prefix + name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
+                sides_px.add(getattr(network, "patch_px", 0))
     except BadOption as error:
         raise BadModel(f"{where}: {error}") from error
-    expected = {name: (t.shape, t.dtype) for name, t in network.state_dict().items()}
+    if len(sides_px) > 1:
+        raise BadModel(f"{where}: its members take patches of {min(sides_px)} and {max(sides_px)} px; use one size")
     found = {name: (t.shape, t.dtype) for name, t in state.items()}
     if found != expected:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))

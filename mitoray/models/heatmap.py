@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mitoray.errors import BadOption
 from mitoray.models.bands import bands
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
+from mitoray.models.layers import ConvNorm, Residual, fused
 
 _COARSEST_STRIDE: Final = 4
 """Stride of the coarsest features in cells of the heat-map."""
@@ -43,15 +43,13 @@ class HeatmapNet(nn.Module):
         self.stride_px = stride
         self.sigma_cells = sigma_cells
         stem, fine, middle, coarse = (max(8, round(n * width / 8) * 8) for n in (24, 48, 72, 96))
-        self.fine = nn.Sequential(
-            _ConvNorm(3, stem, stride=stride // 2), _ConvNorm(stem, fine, stride=2), _Residual(fine)
-        )
-        self.middle = nn.Sequential(_ConvNorm(fine, middle, stride=2), _Residual(middle))
-        self.coarse = nn.Sequential(_ConvNorm(middle, coarse, stride=2), _Residual(coarse))
+        self.fine = nn.Sequential(ConvNorm(3, stem, stride=stride // 2), ConvNorm(stem, fine, stride=2), Residual(fine))
+        self.middle = nn.Sequential(ConvNorm(fine, middle, stride=2), Residual(middle))
+        self.coarse = nn.Sequential(ConvNorm(middle, coarse, stride=2), Residual(coarse))
         self.lateral_middle = nn.Conv2d(middle, fine, 1)
         self.lateral_coarse = nn.Conv2d(coarse, fine, 1)
-        self.smooth_middle = _ConvNorm(fine, fine)
-        self.smooth_fine = _ConvNorm(fine, fine)
+        self.smooth_middle = ConvNorm(fine, fine)
+        self.smooth_fine = ConvNorm(fine, fine)
         self.centre = nn.Conv2d(fine, 1, 1)
         with torch.no_grad():  # a prior of 1 %: the many empty cells must not drown the first steps
             self.centre.bias.fill_(-4.6)  # type: ignore[union-attr]
@@ -79,32 +77,8 @@ class HeatmapNet(nn.Module):
 
     def fuse(self) -> "HeatmapNet":
         """Fold the batch norms into their convolutions, in place, for inference."""
-        for module in list(self.eval().modules()):
-            if isinstance(module, _ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
-                module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-                module.norm = nn.Identity()
+        fused(self)
         return self
-
-
-class _ConvNorm(nn.Module):
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, activate: bool = True) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
-        self.norm: nn.Module = nn.BatchNorm2d(channels_out)
-        self.activate = activate
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.norm(self.conv(x))
-        return F.relu(x, inplace=True) if self.activate else x
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.branch = nn.Sequential(_ConvNorm(channels, channels), _ConvNorm(channels, channels, activate=False))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.relu(x + self.branch(x), inplace=True)
 
 
 def _add_coarser(fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:

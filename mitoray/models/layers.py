@@ -1,0 +1,41 @@
+"""Layers that the small networks are made of, and their fusion for inference."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+class ConvNorm(nn.Module):
+    """A 3 × 3 convolution, batch norm, and ReLU unless told otherwise."""
+
+    def __init__(self, channels_in: int, channels_out: int, *, stride: int = 1, activate: bool = True) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm: nn.Module = nn.BatchNorm2d(channels_out)
+        self.activate = activate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, channels_in, h, w) to (n, channels_out, ceil(h / stride), ceil(w / stride))."""
+        x = self.norm(self.conv(x))
+        return F.relu(x, inplace=True) if self.activate else x
+
+
+class Residual(nn.Module):
+    """Two convolutions beside the identity (He et al. 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(ConvNorm(channels, channels), ConvNorm(channels, channels, activate=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Of the shape of x."""
+        return F.relu(x + self.branch(x), inplace=True)
+
+
+def fused(network: nn.Module) -> None:
+    """Fold the batch norms of all `ConvNorm` into their convolutions, in place, for inference."""
+    for module in list(network.eval().modules()):
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
