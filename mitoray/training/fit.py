@@ -1,14 +1,13 @@
-"""Trains a detector with Ray Train: several workers, checkpoints in storage, resumed after a crash.
+"""Trains a detector or a classifier with Ray Train: several workers, checkpoints in storage, resumed after a crash.
 
 With `fit_stream` and `experiments*` the only modules of training that import ray.
 """
 
-import copy
 import logging
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,35 +22,18 @@ from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, 
 from ray.train.v2.torch.torch_trainer import TorchTrainer
 
 from mitoray.errors import BadOption, TrainingFailed
-from mitoray.models import Detector, Normalisation
 from mitoray.models.architectures import built
-from mitoray.models.bundle import Setting, detector_around
 from mitoray.models.placement import KEEP_MEMORY
 from mitoray.training.augment import Augmentation
 from mitoray.training.feed import Feed
 from mitoray.training.fitting import Diverged, Fitter, Fitting, load_weights
-from mitoray.training.validation import validated
+from mitoray.training.network import BEST_BY as BEST_BY
+from mitoray.training.network import Network as Network
 
 log = logging.getLogger(__name__)
 
-BEST_BY: Final = "val_ap"
 _KEPT_CHECKPOINTS: Final = 2
 LIGHT_CPUS: Final = 0.1
-
-
-@dataclass(frozen=True)
-class Network:
-    """What is trained. mpp: µm/px of its input; initial: weights to begin with, by the network's own names."""
-
-    architecture: str
-    mpp: float
-    normalisation: Normalisation
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-    initial: Mapping[str, torch.Tensor] | None = field(default=None, repr=False)
-
-    def detector(self, module: torch.nn.Module, device: torch.device) -> Detector:
-        """A detector with a copy of the module's present weights."""
-        return detector_around(self.architecture, copy.deepcopy(module), self.mpp, self.normalisation, device)
 
 
 @dataclass(frozen=True)
@@ -113,15 +95,20 @@ class Training:
     fitting: Fitting
     augmentation: Augmentation | None = None
     output_px: int | None = None
+    crop_px: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """What a training gave: the best epoch's weights and metrics, and the metrics of all epochs."""
+    """What a training gave: the best epoch's weights and metrics, and the metrics of all epochs.
+
+    kept: weights and metrics of the best epochs, as many as were to be kept, in their order of time.
+    """
 
     weights: Mapping[str, torch.Tensor]
     metrics: Mapping[str, float]
     history: Sequence[Mapping[str, float]]
+    kept: Sequence[tuple[Mapping[str, torch.Tensor], Mapping[str, float]]] = ()
 
 
 def fit(
@@ -134,11 +121,13 @@ def fit(
     max_failures: int = 0,
     on_epoch: Callable[[Mapping[str, float]], None] | None = None,
     callbacks: Sequence[UserCallback] = (),
+    keep_epochs: int = 0,
 ) -> Fitted:
     """Train on the Ray cluster that this process is connected to, or go on where the training of that name stopped.
 
     storage: folder, on every node or with a pyarrow `filesystem` in object storage, for the folder `name` with the
-    checkpoints. on_epoch: called in the controller's process with each epoch's metrics. Raises TrainingFailed.
+    checkpoints. on_epoch: called in the controller's process with each epoch's metrics. keep_epochs: of so many
+    of the best epochs the weights are kept and given. Raises TrainingFailed.
     """
     trainer = TorchTrainer(
         _train,
@@ -155,7 +144,9 @@ def fit(
             worker_runtime_env={"env_vars": KEEP_MEMORY},
             failure_config=FailureConfig(max_failures=max_failures),
             checkpoint_config=CheckpointConfig(
-                num_to_keep=_KEPT_CHECKPOINTS, checkpoint_score_attribute=BEST_BY, checkpoint_score_order="max"
+                num_to_keep=max(_KEPT_CHECKPOINTS, keep_epochs),
+                checkpoint_score_attribute=BEST_BY,
+                checkpoint_score_order="max",
             ),
             callbacks=[*callbacks, *([_Reported(on_epoch)] if on_epoch else [])],
         ),
@@ -175,7 +166,16 @@ def fit(
         notes = Fitter.notes_in(Path(folder))
     if notes["diverged"]:
         raise TrainingFailed(f"The training {name!r} stopped: {notes['diverged']}")
-    return Fitted(weights, metrics, notes["history"])
+    ranked = sorted(result.best_checkpoints, key=lambda kept: kept[1][BEST_BY], reverse=True)[:keep_epochs]
+    in_time = sorted(ranked, key=lambda kept: float(kept[1]["epoch"]))
+    return Fitted(weights, metrics, notes["history"], [_loaded(*kept) for kept in in_time])
+
+
+def _loaded(
+    checkpoint: Checkpoint, metrics: Mapping[str, float]
+) -> tuple[dict[str, torch.Tensor], Mapping[str, float]]:
+    with checkpoint.as_directory() as folder:
+        return load_weights(Path(folder)), metrics
 
 
 def _train(config: dict[str, Any]) -> None:
@@ -191,6 +191,8 @@ def _train(config: dict[str, Any]) -> None:
     module = built(network.architecture, network.settings)
     if network.initial is not None:
         module.load_state_dict(dict(network.initial))
+    if network.phase == "subtype":
+        module.subtype_only()  # type: ignore[operator]
     fitter = Fitter(
         module,
         fitting,
@@ -199,6 +201,7 @@ def _train(config: dict[str, Any]) -> None:
         device=device,
         augmentation=training.augmentation,
         output_px=training.output_px,
+        crop_px=training.crop_px,
         rank=rank,
         wrap=prepare_model if workers > 1 else lambda objective: objective,
     )
@@ -218,7 +221,7 @@ def _train(config: dict[str, Any]) -> None:
             except Diverged as error:
                 notes["diverged"], metrics = str(error), {"epoch": fitter.epoch + 1, BEST_BY: -1.0}
             if patches is not None and not notes["diverged"]:
-                metrics |= validated(network.detector(module, device), patches).metrics()
+                metrics |= network.judged(module, device, patches)
             _note(notes, metrics, device, workers)
             _report(fitter, notes, metrics, rank)
             if _stops(notes, fitting):

@@ -16,7 +16,7 @@ from torch import nn
 from mitoray.errors import BadOption
 from mitoray.models import Normalisation
 from mitoray.training.augment import Augmentation, augment
-from mitoray.training.patches import Patches
+from mitoray.training.patches import Patches, centred
 
 _STATE_FILE: Final = "fitting.json"
 _WEIGHTS_FILE: Final = "weights.safetensors"
@@ -32,8 +32,8 @@ class Trainable(Protocol):
         """From the body to the head: what learns slowly, and what learns fast."""
         ...
 
-    def loss(self, x: torch.Tensor, centres_px: torch.Tensor) -> torch.Tensor:
-        """Loss of normalised images (n, 3, h, w) with figures (n, k, 2), px as (x, y), NaN for none."""
+    def loss(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Loss of normalised images (n, 3, h, w), of which `Patches.known` is known."""
         ...
 
 
@@ -48,7 +48,7 @@ class Fitting:
         body_learning_rate: of the first layers; groups between lie evenly between, in octaves (discriminative rates,
             Howard and Ruder 2018).
         weight_decay: of AdamW.
-        head_epochs: epochs at the start in which only the head learns, as with a pretrained body.
+        head_epochs: epochs at the start in which only the head learns, as with a pretrained body; all, to freeze it.
         patience: epochs without a better validation AP after which training stops early; none never stops early.
         mine_at: shares of the training after which the network's own false positives are looked for and learned from.
         precision: auto takes bfloat16 where the processor or GPU has it, else float32, on older GPUs float16.
@@ -75,10 +75,10 @@ class Fitting:
                 f"body_learning_rate {self.body_learning_rate} and learning_rate {self.learning_rate} must be above 0, "
                 "at most 1, and the body's not above the head's."
             )
-        if self.weight_decay < 0 or self.head_epochs < 0 or (self.patience is not None and self.patience < 1):
+        if min(self.weight_decay, self.head_epochs) < 0 or (self.patience is not None and self.patience < 1):
             raise BadOption("weight_decay and head_epochs must be 0 or more, patience 1 or more.")
-        if self.head_epochs >= self.epochs:
-            raise BadOption(f"head_epochs {self.head_epochs} leaves none of {self.epochs} epochs for the body.")
+        if self.head_epochs > self.epochs:
+            raise BadOption(f"head_epochs {self.head_epochs} is more than the {self.epochs} epochs there are.")
         if not all(0 < share < 1 for share in self.mine_at):
             raise BadOption(f"mine_at must hold shares between 0 and 1, not {list(self.mine_at)}.")
         if any(self._mining_epoch(share) >= self.epochs for share in self.mine_at):
@@ -133,10 +133,10 @@ class _Objective(nn.Module):
         super().__init__()
         self.network = network
 
-    def forward(self, x: torch.Tensor, centres_px: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
         if not len(x):  # nothing could be read: other workers still wait for this one's gradients
             return torch.stack([p.sum() for p in self.network.parameters()]).sum() * 0.0
-        loss: torch.Tensor = self.network.loss(x, centres_px)  # type: ignore[operator]
+        loss: torch.Tensor = self.network.loss(x, known)  # type: ignore[operator]
         return loss
 
 
@@ -153,15 +153,16 @@ class Fitter:
         device: torch.device,
         augmentation: Augmentation | None = None,
         output_px: int | None = None,
+        crop_px: int | None = None,
         rank: int = 0,
         wrap: Callable[[nn.Module], nn.Module] = lambda module: module,
     ) -> None:
-        """`augmentation`: none trains on the patches as they are. `wrap`: makes the loss one of several workers'."""
+        """`augmentation`: none leaves patches be. `crop_px`: side of their middle, to train on. `wrap`: for workers."""
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.device = device
         self.epoch = 0
         self._fitting, self._rank, self._steps_per_epoch = fitting, rank, steps_per_epoch
-        self._augmentation, self._output_px = augmentation, output_px
+        self._augmentation, self._output_px, self._crop_px = augmentation, output_px, crop_px
         self._objective = wrap(_Objective(self.network))
         self._groups: tuple[tuple[nn.Module, ...], ...] = network.layer_groups  # type: ignore[assignment]
         rates = np.geomspace(fitting.body_learning_rate, fitting.learning_rate, len(self._groups)).tolist()
@@ -212,12 +213,13 @@ class Fitter:
         return Outcome(float(values.mean()), float(values[0]), patches, skipped, waits[0], duration, wait_share)
 
     def _step(self, batch: Patches, rng: np.random.Generator, only_head: bool) -> torch.Tensor:
-        batch = Patches(batch.images.to(self.device), batch.centres_px.to(self.device))
+        batch = batch.to(self.device)
         if self._augmentation is not None and len(batch.images):
             batch = augment(batch, rng, self._augmentation, output_px=self._output_px)
-        x = batch.images.to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
+        x = centred(batch.images, self._crop_px or batch.images.shape[-1])
+        x = x.to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
         with torch.autocast(self.device.type, self._precision, enabled=self._precision != torch.float32):
-            loss = self._objective(x, batch.centres_px)
+            loss = self._objective(x, batch.known)
         self._optimiser.zero_grad()
         self._scaler.scale(loss).backward()
         self._scaler.unscale_(self._optimiser)

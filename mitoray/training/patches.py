@@ -20,15 +20,30 @@ class Patches:
     """Square images with their figures.
 
     images: uint8 (n, 3, s, s), RGB. centres_px: float32 (n, k, 2), figures as (x, y), NaN where fewer than k.
+    targets: float32 (n, 2), what a classifier is to say of the cell in the middle: 1 for a mitotic figure, 0 for none;
+    of a figure 1 for atypical, 0 for normal; NaN for what is unknown. None where detectors are trained.
     """
 
     images: torch.Tensor
     centres_px: torch.Tensor
+    targets: torch.Tensor | None = None
 
     def taken(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Patches":
         """The chosen ones."""
         index = torch.from_numpy(chosen)
-        return Patches(self.images[index], self.centres_px[index])
+        return Patches(
+            self.images[index], self.centres_px[index], None if self.targets is None else self.targets[index]
+        )
+
+    def to(self, device: torch.device) -> "Patches":
+        """The same on a device."""
+        targets = None if self.targets is None else self.targets.to(device)
+        return Patches(self.images.to(device), self.centres_px.to(device), targets)
+
+    @property
+    def known(self) -> torch.Tensor:
+        """What a loss takes: the targets where there are any, else the figures."""
+        return self.centres_px if self.targets is None else self.targets
 
     def views(self, n: int, view_px: int, rng: np.random.Generator) -> "Patches":
         """Views at random places of random patches, so that a figure stands anywhere, or beyond the view."""
@@ -37,17 +52,28 @@ class Patches:
         images = [
             self.images[i, :, y : y + view_px, x : x + view_px] for i, (x, y) in zip(chosen, corners, strict=True)
         ]
-        centres_px = self.centres_px[torch.from_numpy(chosen)] - torch.from_numpy(corners).float()[:, None]
-        return Patches(torch.stack(images), centres_px)
+        of_chosen = torch.from_numpy(chosen)
+        centres_px = self.centres_px[of_chosen] - torch.from_numpy(corners).float()[:, None]
+        return Patches(torch.stack(images), centres_px, None if self.targets is None else self.targets[of_chosen])
 
 
 def joined(parts: Sequence[Patches]) -> Patches:
-    """Patches of equal size in one."""
+    """Patches of equal size in one; those without targets have unknown ones beside others that have some."""
     most = max(part.centres_px.shape[1] for part in parts)
     centres = [
         torch.nn.functional.pad(p.centres_px, (0, 0, 0, most - p.centres_px.shape[1]), value=torch.nan) for p in parts
     ]
-    return Patches(torch.cat([part.images for part in parts]), torch.cat(centres))
+    targets = None
+    if any(part.targets is not None for part in parts):
+        unknown = (torch.full((len(p.images), 2), torch.nan) if p.targets is None else p.targets for p in parts)
+        targets = torch.cat(list(unknown))
+    return Patches(torch.cat([part.images for part in parts]), torch.cat(centres), targets)
+
+
+def centred(images: torch.Tensor, side_px: int) -> torch.Tensor:
+    """The middle of square images (n, 3, s, s), (n, 3, side_px, side_px); a view, not a copy."""
+    start = (images.shape[-1] - side_px) // 2
+    return images[:, :, start : start + side_px, start : start + side_px]
 
 
 class Source(Protocol):

@@ -109,7 +109,7 @@ class PatchReader:
         placed = Rect(row["x_px"], row["y_px"], row["side_px"], row["side_px"])
         # The side was rounded to whole px of level 0; read at the µm/px that makes whole patches of it.
         mpp = placed.width_px * slide.mpp / self._patch_px
-        rect = self._whole(slide, placed, mpp)
+        rect = whole_patch(slide, placed, mpp, self._patch_px)
         image = slide.read_region(rect, mpp)
         masks, figures = (self._moved(row[name], slide.mpp, placed, rect) for name in ("masks_px", "figures_px"))
         if not len(masks):
@@ -117,19 +117,6 @@ class PatchReader:
         image = self._masked(image, masks)
         apart = np.hypot(*(figures[:, None] - masks).transpose(2, 0, 1))
         return image, figures[(apart > self._mask_radius_px).all(axis=1)]
-
-    def _whole(self, slide: Slide, placed: Rect, mpp: float) -> Rect:
-        """The rectangle to read, so that the image has the patch's shape.
-
-        It is the one placed, unless the slide gives its pixels as they are, which may be up to 3 % more or fewer than
-        the patch has: then it is as many of them, around the same middle, just as scoring would see them.
-        """
-        if slide.output_shape(placed, mpp) == (self._patch_px, self._patch_px):
-            return placed
-        level = min(slide.levels, key=lambda level: abs(level.downsample * slide.mpp - mpp))
-        side_px = round(self._patch_px * level.downsample)
-        shift_px = (placed.width_px - side_px) // 2
-        return Rect(placed.x_px + shift_px, placed.y_px + shift_px, side_px, side_px)
 
     def _moved(self, points: Any, slide_mpp: float, placed: Rect, rect: Rect) -> NDArray[np.float64]:
         """Points as `with_figures` gives them for the rectangle placed, as px of the image of the one read, (k, 2)."""
@@ -182,3 +169,17 @@ class PatchReader:
             self._told.add(slide_id)
         if new:
             log.warning("Slide %s: %s", slide_id, message)
+
+
+def whole_patch(slide: Slide, placed: Rect, mpp: float, patch_px: int) -> Rect:
+    """The rectangle to read at `mpp`, so that the image has the patch's shape.
+
+    It is the one placed, unless the slide gives its pixels as they are, which may be up to 3 % more or fewer than the
+    patch has: then it is as many of them, around the same middle, just as scoring would see them.
+    """
+    if slide.output_shape(placed, mpp) == (patch_px, patch_px):
+        return placed
+    level = min(slide.levels, key=lambda level: abs(level.downsample * slide.mpp - mpp))
+    side_px = round(patch_px * level.downsample)
+    shift_px = (placed.width_px - side_px) // 2
+    return Rect(placed.x_px + shift_px, placed.y_px + shift_px, side_px, side_px)

@@ -229,7 +229,7 @@ def test_the_learning_rate_rises_and_falls_once_and_ends_low(patches):
         ({"weight_decay": -0.1}, "weight_decay and head_epochs must be 0 or more"),
         ({"head_epochs": -1}, "0 or more"),
         ({"patience": 0}, "patience 1 or more"),
-        ({"epochs": 3, "head_epochs": 3}, "leaves none of 3 epochs for the body"),
+        ({"epochs": 3, "head_epochs": 4}, "head_epochs 4 is more than the 3 epochs"),
         ({"mine_at": (0.5, 1.0)}, "mine_at must hold shares between 0 and 1"),
     ],
 )
