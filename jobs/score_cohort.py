@@ -3,6 +3,7 @@
     python jobs/score_cohort.py                                            (the demo: six phantom slides)
     python jobs/score_cohort.py --slides "s3://bucket/slides/*.svs" --output s3://bucket/out
     python jobs/score_cohort.py --manifest cohort.csv --model models:/mitoray@champion --output out
+    python jobs/score_cohort.py --manifest cohort.csv --classifier models:/mitoray-c@champion --output out
 
 The same command again resumes a run, and tries again what failed. Exit status: 0 all slides scored, 2 bad arguments or
 manifest (nothing was started), 3 some slides failed or were scored in part (each is named), 1 anything else.
@@ -46,6 +47,9 @@ class Options:
         manifest: CSV or Parquet with slide_id, uri and, where known, case_id, domain, mpp (µm/px), tissue_uri (mask).
         model: mitoray-s (shipped), a bundle's folder or URI, models:/name@alias or models:/name/version, or
             python:package.module:attribute, a detector of your own.
+        classifier: second stage, judges the model's candidates: the bundle of a classifier or an ensemble, by folder,
+            URI, models:/name@alias or models:/name/version, of the model's µm/px or coarser. Its thresholds count, and
+            detections tell atypical figures where it does. None: single-stage, the model's scores are final.
         output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
@@ -55,6 +59,7 @@ class Options:
     slides: list[str] | None = None
     manifest: str | None = None
     model: str = "mitoray-s"
+    classifier: str | None = None
     output: str | None = None
     storage_options: dict[str, Any] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
@@ -79,7 +84,7 @@ def run(argv: Sequence[str] | None) -> int:
     else:
         rows = _rows(options)
     output = options.output or str(DEMO_FOLDER / "run")
-    scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options))
+    scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options, options.classifier))
     with _ray():
         if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)

@@ -16,8 +16,13 @@ class Method:
     """Settings that change results. An output folder belongs to one Method, one model and one manifest.
 
     Args:
-        threshold: score from which a detection counts, 0 to 1; None takes the model's own, per domain where it has one.
+        threshold: score from which a detection counts, 0 to 1; None takes that of the model, or of the classifier where
+            one is given, by domain if it has one.
         candidate_threshold: lowest score written to `detections/`, for later threshold searches; None: the threshold.
+            With a classifier, this and the threshold are of the final score.
+        detector_threshold: detector score from which a candidate is classified, 0 to 1; None takes the classifier's own
+            candidate_threshold, or 0.1.
+        subtypes: require atypical_probability: a classifier without a subtype head is refused.
         region_um: side of a region's core, µm. 512 µm are 2,048 px at 0.25 µm/px.
         nms_radius_um: of detections closer than this only the best stays, µm. 6.25 µm are 25 px at 0.25 µm/px
             (Aubreville 2020).
@@ -27,13 +32,15 @@ class Method:
 
     threshold: float | None = None
     candidate_threshold: float | None = None
+    detector_threshold: float | None = None
+    subtypes: bool = False
     region_um: float = 512.0
     nms_radius_um: float = 6.25
     hotspot_mm2: float = 2.0
     hotspot_hpf_mm2: float = 2.37
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "candidate_threshold"):
+        for name in ("threshold", "candidate_threshold", "detector_threshold"):
             value = getattr(self, name)
             if value is not None and not 0 < value < 1:
                 raise BadOption(f"{name} must lie between 0 and 1, not {value}.")
@@ -51,13 +58,13 @@ class Method:
                 raise BadOption(f"{name} must lie between {low} and {high}, not {getattr(self, name)}.")
 
     def threshold_for(self, domain: str | None, default: float, by_domain: Mapping[str, float]) -> float:
-        """The score from which detections count in a domain; `default` and `by_domain` are the model's."""
+        """The score from which detections count in a domain; `default` and `by_domain`: of the model that decides."""
         if self.threshold is not None:
             return self.threshold
         return by_domain.get(domain, default) if domain else default
 
     def lowest_threshold(self, default: float, by_domain: Mapping[str, float]) -> float:
-        """The score from which candidates are kept at all; `default` and `by_domain` are the model's."""
+        """The score from which candidates are kept at all; `default` and `by_domain`: of the model that decides."""
         counting = [default, *by_domain.values()] if self.threshold is None else [self.threshold]
         return min(counting) if self.candidate_threshold is None else min(self.candidate_threshold, *counting)
 
@@ -118,13 +125,14 @@ class Placement:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What to score, with which model and method, and where the results go."""
+    """What to score, with which model, classifier of its candidates and method, and where the results go."""
 
     rows: Sequence[ManifestRow]
     model: str
     output: str
     method: Method = field(default_factory=Method)
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
+    classifier: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +144,8 @@ class Identity:
     manifest_digest: str
     n_slides: int
     method: Method = field(default_factory=Method)
+    classifier: str | None = None
+    classifier_digest: str | None = None
 
     def record(self) -> dict[str, Any]:
         """As `run.json` holds it."""
@@ -143,9 +153,10 @@ class Identity:
 
     def difference(self, recorded: Mapping[str, Any]) -> list[str]:
         """One line for each setting in which a recorded identity differs from this one; empty if they are the same."""
-        mine, theirs = _flat(self.record()), _flat(recorded)
-        # The model's name may differ for the same weights (an alias, a copy): its digest decides.
-        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key != "model"]
+        # Settings younger than the record had their defaults' effect.
+        mine, theirs = _flat(self.record()), {**_flat({"method": asdict(Method())}), **_flat(recorded)}
+        # The models' names may differ for the same weights (an alias, a copy): their digests decide.
+        keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in ("model", "classifier")]
         return [
             f"{key}: was {theirs.get(key, 'not set')}, is {mine.get(key, 'not set')}"
             for key in keys

@@ -10,6 +10,7 @@ import pyarrow as pa
 from mitoray.counting.hotspot import Hotspot
 
 FIGURE_COLOUR: Final = [200, 0, 60]
+ATYPICAL_COLOUR: Final = [150, 60, 255]
 FIELD_COLOUR: Final = [0, 90, 200]
 _CIRCLE_CORNERS: Final = 72
 
@@ -19,8 +20,9 @@ def write_geojson(
 ) -> bytes:
     """A FeatureCollection in px of the slide, one feature a line.
 
-    detections: DETECTIONS table. Points are QuPath detections classified "Mitotic figure" with their scores as
-    measurements; fields of view are annotations. QuPath shows slides with bounds (MRXS-like) from their corner, so
+    detections: DETECTIONS table. Points are QuPath detections classified "Mitotic figure", or "Atypical mitotic figure"
+    where that is at least as probable as a normal one, with their scores as measurements; fields of view are
+    annotations. QuPath shows slides with bounds (MRXS-like) from their corner, so
     `bounds_px` is subtracted. Written feature by feature, so that its size in memory is the size of the file.
     """
     features = [*_fields(fields_of_view, mpp, bounds_px), *_figures(detections, bounds_px)]
@@ -43,10 +45,16 @@ def _figures(detections: pa.Table, bounds_px: tuple[int, int]) -> Iterator[dict[
             },
             "properties": {
                 "objectType": "detection",
-                "classification": {"name": "Mitotic figure", "color": FIGURE_COLOUR},
+                "classification": _classification(row["atypical_probability"]),
                 "measurements": measurements,
             },
         }
+
+
+def _classification(atypical_probability: float | None) -> dict[str, Any]:
+    if atypical_probability is not None and atypical_probability >= 0.5:
+        return {"name": "Atypical mitotic figure", "color": ATYPICAL_COLOUR}
+    return {"name": "Mitotic figure", "color": FIGURE_COLOUR}
 
 
 def _fields(fields: Iterable[Hotspot], mpp: float, bounds_px: tuple[int, int]) -> Iterator[dict[str, Any]]:

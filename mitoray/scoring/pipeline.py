@@ -14,7 +14,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from mitoray.models import load_model
 from mitoray.models.placement import KEEP_MEMORY
-from mitoray.scoring.config import LIGHT_CPUS, Cohort, Resources
+from mitoray.scoring.config import LIGHT_CPUS, Cohort, Identity, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
 from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
@@ -22,6 +22,7 @@ from mitoray.scoring.results import write_cohort, write_slide
 from mitoray.scoring.run import CHECKPOINT, REGION_TABLES, SCORE_TABLES, Run
 from mitoray.scoring.schema import PLAN, SCORES, SLIDES
 from mitoray.scoring.score import RegionReader, RegionScorer
+from mitoray.scoring.stages import Levels, SecondStage
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool
 def _plan(run: Run, progress: bool) -> dict[str, dict[str, Any]]:
     """PLAN rows by slide, those of earlier attempts included; a slide that failed before is opened again."""
     cohort = run.cohort
-    sizes = {"region_um": cohort.method.region_um, "halo_um": run.bundle.detector().halo_um}
+    sizes = {"region_um": cohort.method.region_um, "halo_um": run.halo_um()}
     known = run.plans()
     to_plan = [row for row in cohort.rows if not row.error and known.get(row.slide_id, {}).get("status") != "planned"]
     shared = ray.put((to_plan, cohort.storage_options))
@@ -79,17 +80,17 @@ def _plan(run: Run, progress: bool) -> dict[str, dict[str, Any]]:
     return plans
 
 
-# ---- score: actors that hold the model
+# ---- score: actors that hold the models
 
 
 class ScoreActor:
-    """Holds the model on one device and scores blocks of regions."""
+    """Holds the models on one device and scores blocks of regions."""
 
     def __init__(
         self,
         cohort: Cohort,
-        digest: str,
-        candidate_threshold: float,
+        identity: Identity,
+        levels: Levels,
         resources: Resources,
         threads: int,
         tally: Any,
@@ -97,12 +98,14 @@ class ScoreActor:
     ) -> None:
         logging.basicConfig(format="%(levelname)s %(message)s")
         logging.getLogger("mitoray").setLevel(log_level)
-        bundle = load_model(cohort.model, cohort.storage_options, expected_digest=digest)
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        bundle = load_model(cohort.model, cohort.storage_options, expected_digest=identity.model_digest)
         self._scorer = RegionScorer(
             RegionReader(cohort.rows, bundle.mpp, cohort.storage_options, resources.tile_cache_mb << 20),
-            bundle.detector("cuda" if ray.get_gpu_ids() else "cpu", threads),
-            candidate_threshold,
+            bundle.detector(device, threads),
+            levels.detector,
             resources.read_threads,
+            SecondStage.of(cohort, identity.classifier_digest, levels.final, device),
         )
         self._tally = tally
         self._tally.begin.remote()
@@ -164,8 +167,8 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
             ScoreActor,
             fn_constructor_args=(
                 cohort,
-                bundle.digest,
-                cohort.method.lowest_threshold(bundle.threshold, bundle.thresholds),
+                run.identity,
+                run.levels,
                 resources,
                 place.threads,
                 tally,
@@ -220,7 +223,7 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
         # The tasks get what they need and no more: each its own slide's plan, and none the model, for whose sake they
         # would have to import torch.
         folder, method = run.folder, run.cohort.method
-        default, by_domain = run.bundle.threshold, run.bundle.thresholds
+        default, by_domain = run.deciding.threshold, run.deciding.thresholds
         files_of = run.files_by_slide()
         work = ray.put(
             [

@@ -19,6 +19,11 @@ GRANULE_UM = 64.0
 """Cores shrink to their tissue in steps of this size, so that the network meets few distinct image shapes."""
 
 
+BORDER_MARGIN_UM = 2.0
+"""Two regions that see one figure on their border may each place it on the other's side. Both keep what lies this near
+outside their core, and the non-maximum suppression of the reduce step leaves one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The sizes of a slide's regions in level-0 px.

@@ -34,8 +34,9 @@ def failed_slide(source: ManifestRow, error: str) -> dict[str, Any]:
 
 def slide_scores(folder: Folder, files: Sequence[str], slide_id: str) -> pa.Table:
     """The SCORES rows of one slide, from the score tables that hold them."""
-    own = [table.filter(pc.equal(table["slide_id"], slide_id)) for table in folder.tables(files)]
-    return pa.concat_tables(own).cast(SCORES) if own else SCORES.empty_table()
+    # Each on its own: tables of a run that an earlier version began lack columns.
+    own = [table.filter(pc.equal(table["slide_id"], slide_id)).cast(SCORES) for table in folder.tables(files)]
+    return pa.concat_tables(own) if own else SCORES.empty_table()
 
 
 def reduce_slide(

@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 
 import mitoray
 from mitoray.errors import OutputBelongsToAnotherRun
-from mitoray.models import Model, load_model
+from mitoray.models import Bundle, Model, load_bundle, load_model
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
 from mitoray.scoring.schema import PLAN, REGIONS
+from mitoray.scoring.stages import Levels, check_stages, second_halo_um
 from mitoray.scoring.storage import Folder
 from mitoray.slide import redact
 
@@ -38,10 +39,17 @@ class Run:
     """One run configuration in its folder. Each start of the job on it is an attempt, numbered from 1."""
 
     def __init__(
-        self, cohort: Cohort, bundle: Model, folder: Folder, identity: Identity, previous: Mapping[str, Any] | None
+        self,
+        cohort: Cohort,
+        bundle: Model,
+        classifier: Bundle | None,
+        folder: Folder,
+        identity: Identity,
+        previous: Mapping[str, Any] | None,
     ) -> None:
         self.cohort = cohort
         self.bundle = bundle
+        self.classifier = classifier
         self.folder = folder
         self.identity = identity
         self.attempt = len(folder.names(ATTEMPTS, ".json")) + 1
@@ -52,10 +60,12 @@ class Run:
     def claim(cls, cohort: Cohort) -> "Run":
         """Take the cohort's output folder for it, or up again where an attempt on the same configuration stopped.
 
-        Starts nothing. Raises BadModel, and OutputBelongsToAnotherRun, with the settings that differ, where the folder
-        holds anything else.
+        Starts nothing. Raises BadModel, BadOption, and OutputBelongsToAnotherRun, with the settings that differ, where
+        the folder holds anything else.
         """
         bundle = load_model(cohort.model, cohort.storage_options)
+        classifier = load_bundle(cohort.classifier, cohort.storage_options) if cohort.classifier else None
+        check_stages(bundle, classifier, cohort.method)
         folder = Folder.at(cohort.output, cohort.storage_options)
         identity = Identity(
             model=redact(cohort.model),
@@ -63,6 +73,8 @@ class Run:
             manifest_digest=manifest_digest(cohort.rows),
             n_slides=len(cohort.rows),
             method=cohort.method,
+            classifier=redact(cohort.classifier) if cohort.classifier else None,
+            classifier_digest=classifier.digest if classifier else None,
         )
         try:
             previous = folder.read_json(RECORD)
@@ -71,7 +83,7 @@ class Run:
                 raise OutputBelongsToAnotherRun(
                     f"{folder.shown} holds results without a {RECORD}. Choose another --output, or remove the folder."
                 ) from None
-            return cls(cohort, bundle, folder, identity, None)
+            return cls(cohort, bundle, classifier, folder, identity, None)
         difference = identity.difference(previous["identity"])
         if difference:
             listed = "\n  ".join(difference)
@@ -79,7 +91,24 @@ class Run:
                 f"{folder.shown} holds a run with other settings:\n  {listed}\n"
                 "Give back the old settings to resume that run, or choose another --output."
             )
-        return cls(cohort, bundle, folder, identity, previous)
+        return cls(cohort, bundle, classifier, folder, identity, previous)
+
+    # ---- the models
+
+    @property
+    def deciding(self) -> Model:
+        """The model whose thresholds say what counts: the classifier where there is one."""
+        return self.classifier or self.bundle
+
+    @property
+    def levels(self) -> Levels:
+        """The scores that the detector's points and the candidates must reach."""
+        return Levels.of(self.cohort.method, self.bundle, self.classifier)
+
+    def halo_um(self) -> float:
+        """Context that regions need around their cores, µm."""
+        second = second_halo_um(self.classifier) if self.classifier else 0.0
+        return max(self.bundle.detector().halo_um, second)
 
     # ---- the record
 
@@ -100,6 +129,14 @@ class Run:
             "model": {"name": self.bundle.name, "mpp": self.bundle.mpp},
             **parts,
         }
+        if self.classifier:
+            record["classifier"] = {
+                "name": self.classifier.name,
+                "mpp": self.classifier.mpp,
+                "uri": self.identity.classifier,
+                "digest": self.identity.classifier_digest,
+                "members": [member.name for member in self.classifier.members],
+            }
         self.folder.write_json(RECORD, record)
 
     def finish(self, slides: pa.Table, **parts: Any) -> None:

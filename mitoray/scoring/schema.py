@@ -50,6 +50,7 @@ CANDIDATE: Final = pa.struct(
         ("classifier_score", pa.float32()),
         ("score", pa.float32()),
         ("atypical_probability", pa.float32()),
+        ("member_scores", pa.list_(pa.float32())),
     ]
 )
 
@@ -69,7 +70,12 @@ SCORES: Final = pa.schema(
 """Exactly one row per region, since Ray Data's checkpoint goes by rows. `status` is scored or failed."""
 
 DETECTIONS: Final = pa.schema([pa.field("slide_id", pa.string(), nullable=False), *CANDIDATE])
-"""One row per detection, best score first. A single-stage run leaves what a classifier would say null."""
+"""One row per detection, best score first. A single-stage run leaves what a classifier would say null.
+
+`member_scores`: each classifier's own, in the order of the ensemble. `classifier_score`: their weighted mean.
+`atypical_probability`: null where no classifier tells subtypes. With a low `candidate_threshold` this is the cache in
+which weights and thresholds are searched.
+"""
 
 SLIDES: Final = pa.schema(
     [

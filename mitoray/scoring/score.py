@@ -1,4 +1,4 @@
-"""Score regions: read their pixels ahead of the network, detect, keep what the core owns."""
+"""Score regions: read their pixels ahead of the network, detect, keep what the core owns, classify it."""
 
 import logging
 import threading
@@ -15,17 +15,14 @@ from cachetools import LRUCache
 from mitoray.errors import SlideError
 from mitoray.models import Detector
 from mitoray.scoring.manifest import ManifestRow
-from mitoray.scoring.plan import core_rect, outer_rect
+from mitoray.scoring.plan import BORDER_MARGIN_UM, core_rect, outer_rect
+from mitoray.scoring.stages import SecondStage, candidate_rows
 from mitoray.slide import RegionBytes, Slide, open_slide, options_for
 
 log = logging.getLogger(__name__)
 
 OPEN_SLIDES: Final = 4
 """Slides that a reader keeps open: regions come slide by slide, so more would only hold memory."""
-
-BORDER_MARGIN_UM: Final = 2.0
-"""Two regions that see one figure on their border may each place it on the other's side. Both keep what lies this near
-outside their core, and the non-maximum suppression of the reduce step leaves one."""
 
 
 class RegionReader:
@@ -76,21 +73,31 @@ class RegionReader:
 
 
 class RegionScorer:
-    """Detects in regions, in order, while `read_threads` threads read the next ones."""
+    """Detects, and classifies, in regions, in order, while `read_threads` threads read the next ones."""
 
     def __init__(
-        self, reader: RegionReader, detector: Detector, candidate_threshold: float, read_threads: int = 1
+        self,
+        reader: RegionReader,
+        detector: Detector,
+        detector_threshold: float,
+        read_threads: int = 1,
+        second: SecondStage | None = None,
     ) -> None:
+        """detector_threshold: lowest score of the detector that is kept, or handed to the second stage."""
         self._reader = reader
         self._detector = detector
-        self._threshold = candidate_threshold
+        self._threshold = detector_threshold
+        self._second = second
         self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
         self._ahead = read_threads + 1
         self._lock = threading.Lock()
         self._seconds: Counter[str] = Counter()
 
     def take_seconds(self) -> dict[str, float]:
-        """Seconds since the last taking: `fetch` and `decode` in the reading threads, `detect`, `wait` for pixels."""
+        """Seconds since the last taking: `fetch` and `decode` in the reading threads, `detect`, `wait` for pixels.
+
+        With a second stage also `classify`.
+        """
         with self._lock:
             taken, self._seconds = self._seconds, Counter()
         return dict(taken)
@@ -133,25 +140,24 @@ class RegionScorer:
             return {**row, "status": "failed", "error": message, "candidates": []}
         finally:
             self._took(wait=time.perf_counter() - started)
-        started = time.perf_counter()
-        candidates = self._candidates(region, image)
-        self._took(detect=time.perf_counter() - started)
-        return {**row, "status": "scored", "error": None, "candidates": candidates}
+        return {**row, "status": "scored", "error": None, "candidates": self._candidates(region, torch.tensor(image))}
 
-    def _candidates(self, region: Mapping[str, Any], image: np.ndarray) -> list[dict[str, float | None]]:
-        batch = torch.tensor(image).permute(2, 0, 1)[None]
-        (points,) = self._detector.detect(batch, self._threshold)
-        xy_px = outer_rect(region).to_level0(points.xy_px.astype(float), (image.shape[0], image.shape[1]))
+    def _candidates(self, region: Mapping[str, Any], image: torch.Tensor) -> list[dict[str, Any]]:
+        """Those of an image uint8 (h, w, 3)."""
+        started = time.perf_counter()
+        if self._second is not None:
+            image = image.to(self._second.device)
+        (points,) = self._detector.detect(image.permute(2, 0, 1)[None], self._threshold)
+        outer = outer_rect(region)
+        slide_xy_px = outer.to_level0(points.xy_px.astype(float), (image.shape[0], image.shape[1]))
         margin_px = round(BORDER_MARGIN_UM / region["mpp"])
-        owned = core_rect(region).expanded(margin_px).contains(xy_px)
-        return [
-            {
-                "x_px": float(x),
-                "y_px": float(y),
-                "detector_score": float(score),
-                "classifier_score": None,
-                "score": float(score),
-                "atypical_probability": None,
-            }
-            for (x, y), score in zip(xy_px[owned], points.scores[owned], strict=True)
-        ]
+        owned = core_rect(region).expanded(margin_px).contains(slide_xy_px)
+        slide_xy_px, scores = slide_xy_px[owned], points.scores[owned]
+        detected = time.perf_counter()
+        self._took(detect=detected - started)
+        if self._second is None:
+            return candidate_rows(slide_xy_px, scores)
+        image_mpp = region["mpp"] * outer.width_px / image.shape[1]
+        candidates = self._second.judged(image, image_mpp, points.xy_px[owned].astype(float), slide_xy_px, scores)
+        self._took(classify=time.perf_counter() - detected)
+        return candidates
