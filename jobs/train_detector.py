@@ -35,6 +35,7 @@ from mitoray.training.fit import Scaling, fit
 from mitoray.training.fit_judge import as_bundle, detect_slides
 from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.fitting import Fitting
+from mitoray.training.source_runs import epoch_bundles
 from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare
 
 NOTES = ("The threshold was chosen on the validation slides. For research, not for diagnosis.",)
@@ -50,6 +51,7 @@ class Train:
         validation: cases (those of the split "validation", or else a share of each domain's cases) or halves (train on
             the upper half of each slide, validate on the lower one; Bertram 2019).
         validation_share: share of each domain's cases, 0 to 1.
+        keep_epochs: so many of the best epochs become bundles too, in epochs/, for jobs/adapt_domain.py to select from.
         mlflow: tracking server or database, such as sqlite:///mlruns.db; none records nothing.
         register: name under which the bundle is registered in MLflow.
         alias: moved to the registered version, such as champion.
@@ -60,6 +62,7 @@ class Train:
     name: str = "detector"
     validation: Literal["cases", "halves"] = "cases"
     validation_share: float = 0.2
+    keep_epochs: int = 0
     mlflow: str | None = None
     register: str | None = None
     alias: str | None = None
@@ -70,6 +73,8 @@ class Train:
             raise BadOption(f"name {self.name!r} must hold letters, digits, dots, dashes and underscores only.")
         if not 0 < self.validation_share < 1:
             raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
+        if self.keep_epochs < 0:
+            raise BadOption(f"keep_epochs must be 0 or more, not {self.keep_epochs}.")
         if (self.register or self.alias) and not self.mlflow:
             raise BadOption("register and alias need mlflow, the registry's address.")
         if self.alias and not self.register:
@@ -93,7 +98,10 @@ def run(argv: Sequence[str] | None) -> int:
     training = assembled(material, prepared, train, validate, model, sampling, fitting, augmentation, scaling)
     settings = {part.__class__.__name__.lower(): asdict(part) for part in (model, sampling, fitting, augmentation)}
     parts = parts_of(train=train, validate=validate)
-    folder = claimed(job.output, material.storage_options, {**settings, "parts": parts, "data": prepared.digests})
+    identity = {**settings, "parts": parts, "data": prepared.digests}
+    if job.keep_epochs:  # absent else, as in the folders of trainings that never kept any
+        identity["train"] = {"keep_epochs": job.keep_epochs}
+    folder = claimed(job.output, material.storage_options, identity)
     print(f"Training {model.architecture} on {len(train)} slides, validating on {len(validate)}.")
     with ray_here(scaling, ray_address()) as placement, Watched(fitting.epochs) as board:
         fitted = fit(
@@ -104,6 +112,7 @@ def run(argv: Sequence[str] | None) -> int:
             filesystem=None if folder.local else folder.arrow_filesystem,
             max_failures=scaling.max_failures,
             on_epoch=board.on_epoch,
+            keep_epochs=job.keep_epochs,
         )
         judged = detect_slides(training.network, fitted.weights, validate, placement, material.storage_options)
     cohort = judged.matched(prepared.corpus.labels)
@@ -111,6 +120,8 @@ def run(argv: Sequence[str] | None) -> int:
         training.network, fitted, cohort, name=job.name, origin=prepared.origin(material, NOTES), data=prepared.data
     )
     write(folder, bundle, fitted.weights, fitted.history)
+    for epoch, candidate in epoch_bundles(bundle, fitted.kept).items():
+        write_bundle(folder, f"epochs/{epoch}", candidate, candidate.weights)
     print(as_text(domain_table(cohort, bundle.threshold, repeats=0)))
     print(f"Validation slides, threshold {bundle.threshold:g}, the best on them ({prepared.data}).")
     print(f"Bundle: {folder.shown}/bundle")
@@ -122,11 +133,15 @@ def run(argv: Sequence[str] | None) -> int:
     return PARTLY_FAILED if failed or skipped(fitted.history) else DONE
 
 
-def write(folder: Folder, bundle: Any, weights: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
+def write_bundle(folder: Folder, name: str, bundle: Any, weights: Mapping[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as here:
         save_bundle(bundle, weights, here)
         for file in Path(here).iterdir():
-            folder.write_bytes(f"bundle/{file.name}", file.read_bytes())
+            folder.write_bytes(f"{name}/{file.name}", file.read_bytes())
+
+
+def write(folder: Folder, bundle: Any, weights: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
+    write_bundle(folder, "bundle", bundle, weights)
     folder.write_json("history.json", list(history))
     picture = io.BytesIO()
     training_figure(history).savefig(picture, dpi=150)
