@@ -1,0 +1,256 @@
+"""Train a classifier of candidates from labelled slides and crops, on Ray Train, and write its bundle.
+
+    python jobs/train_classifier.py --manifest slides.csv --labels labels.parquet --detector mitoray-s --output run
+    python jobs/train_classifier.py --config train.yaml --crops '[figures.parquet]' --mlflow http://mlflow:5000
+
+The same command again goes on where a training stopped. Exit status: 0 trained, 2 bad arguments or input, 3 trained,
+but some slides could not be read (each is named), 1 anything else.
+"""
+
+import io
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import pyarrow.compute as pc
+from tqdm import tqdm
+
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.models import save_bundle
+from mitoray.report.training_figure import training_figure
+from mitoray.scoring.storage import Folder
+from mitoray.tracking import TrackedRun, register_bundle
+from mitoray.training.augment import Augmentation
+from mitoray.training.crop_extraction import Extraction
+from mitoray.training.crop_sampling import CropSampling, warn_of_giveaways
+from mitoray.training.fit import Fitted, Placement, Scaling, Training, fit
+from mitoray.training.fit_crops import extract_crops
+from mitoray.training.fit_session import Watched, ray_here
+from mitoray.training.fitting import Fitting
+from mitoray.training_crops import (
+    ClassifierModel,
+    CropMaterial,
+    CropPlan,
+    assembled_classifier,
+    classifier_bundle,
+    planned,
+    subtype_phase,
+)
+from mitoray.training_jobs import claimed
+
+NOTES = (
+    "The threshold was chosen on the validation crops, which flatters the F1 stated there.",
+    "For research, not for diagnosis.",
+)
+DEFAULTS = {"epochs": 30, "batch_size": 64, "learning_rate": 2e-3, "body_learning_rate": 2e-3}
+
+
+@dataclass(frozen=True)
+class Train:
+    """Where the training goes, and what validates it.
+
+    Args:
+        output: folder or URI for crops/, checkpoints, bundle/, history.json and training.png. Belongs to one
+            configuration.
+        name: of the bundle.
+        validation_share: share of the cases that validate, 0 to 1, where no split says which.
+        subtype_epochs: epochs in which the subtype head alone learns on, all else frozen; 0 for none.
+        candidate_threshold: score of the detector from which the bundle asks for candidates, 0 to 1; none leaves it to
+            the scoring.
+        mlflow: tracking server or database, such as sqlite:///mlruns.db; none records nothing.
+        register: name under which the bundle is registered in MLflow.
+        alias: moved to the registered version, such as champion.
+        log_level: how much mitoray tells of what it does.
+    """
+
+    output: str
+    name: str = "classifier"
+    validation_share: float = 0.2
+    subtype_epochs: int = 10
+    candidate_threshold: float | None = None
+    mlflow: str | None = None
+    register: str | None = None
+    alias: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w.-]+", self.name):
+            raise BadOption(f"name {self.name!r} must hold letters, digits, dots, dashes and underscores only.")
+        if not 0 < self.validation_share < 1:
+            raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
+        if self.subtype_epochs < 0:
+            raise BadOption(f"subtype_epochs must be 0 or more, not {self.subtype_epochs}.")
+        if self.candidate_threshold is not None and not 0 <= self.candidate_threshold <= 1:
+            raise BadOption(f"candidate_threshold must lie between 0 and 1, not {self.candidate_threshold}.")
+        if (self.register or self.alias) and not self.mlflow:
+            raise BadOption("register and alias need mlflow, the registry's address.")
+        if self.alias and not self.register:
+            raise BadOption("alias needs register, the model's name.")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    bad_input = (BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun)
+    return run_job(lambda: run(argv), bad_input=bad_input)
+
+
+def run(argv: Sequence[str] | None) -> int:
+    parser = JobParser("train_classifier", __doc__.partition("\n")[0])
+    groups = (Train, CropMaterial, Extraction, ClassifierModel, CropSampling, Fitting, Augmentation, Scaling)
+    for group in groups:
+        parser.add_class_arguments(group)
+    parser.set_defaults(DEFAULTS)
+    job, material, extraction, model, sampling, fitting, augmentation, scaling = parser.parsed(argv, *groups)
+    logging.getLogger("mitoray").setLevel(job.log_level.upper())
+    plan = planned(material, extraction, sampling, job.validation_share, fitting.seed)
+    options = (extraction, model, sampling, fitting, augmentation)
+    settings = {part.__class__.__name__.lower(): asdict(part) for part in options}
+    settings["train"] = {"subtype_epochs": job.subtype_epochs}
+    parts = {"slides": sorted(s.slide_id for s in plan.slides), "validate": sorted(plan.validate)}
+    folder = claimed(job.output, material.storage_options, {**settings, "parts": parts, "data": plan.digests})
+    with ray_here(scaling, ray_address()) as placement:
+        tables, failed = extracted(folder, plan, extraction, model, placement, fitting.seed)
+        training = assembled_classifier(plan, tables, model, extraction, sampling, fitting, augmentation)
+        facts = training.feed.facts
+        warn_of_giveaways(facts, sampling)
+        print(f"Training {model.architecture} on {len(facts)} crops with those that validate: {counted(facts)}.")
+        fitted = fit_here(training, folder, placement, scaling, "checkpoints")
+        best, metrics, history = fitted, dict(fitted.metrics), [{**m, "phase": "all"} for m in fitted.history]
+        if sampling.subtype_task and job.subtype_epochs:
+            second = subtype_phase(training, fitted, job.subtype_epochs)
+            of_subtypes = fit_here(second, folder, placement, scaling, "checkpoints-subtype")
+            best, metrics = better(fitted, of_subtypes)
+            history += [in_phase_two(m, fitting.epochs) for m in of_subtypes.history]
+    bundle = classifier_bundle(
+        training,
+        best,
+        metrics,
+        name=job.name,
+        origin=plan.origin((*NOTES, f"Crops trained or validated on: {counted(facts)}.")),
+        data=plan.data,
+        candidate_threshold=job.candidate_threshold,
+    )
+    write(folder, bundle, best.weights, fitted.history, history)
+    for metric in bundle.metrics:
+        print(f"{metric.value:8.4f}  {metric.name} ({metric.data})")
+    print(f"Threshold {bundle.threshold:g}, the best on the validation crops. Bundle: {folder.shown}/bundle")
+    if job.mlflow:
+        print(recorded(job, settings, plan.digests, bundle, best.weights, fitted.history, history))
+    failed = {**plan.failed, **failed}
+    for slide_id, error in failed.items():
+        print(f"left out: {slide_id!r}: {error}", file=sys.stderr)
+    return PARTLY_FAILED if failed else DONE
+
+
+def extracted(
+    folder: Folder, plan: CropPlan, extraction: Extraction, model: ClassifierModel, placement: Placement, seed: int
+) -> tuple[list[str], dict[str, str]]:
+    """The tables of crops, cut now where they were not before, and why some slides gave none."""
+    if not plan.slides or plan.prepared is None:
+        return list(plan.material.crops), {}
+    with tqdm(total=len(plan.slides), desc="cutting crops", unit="slide", disable=None) as bar:
+        tables, failed = extract_crops(
+            folder,
+            plan.slides,
+            plan.prepared.corpus.labels,
+            extraction,
+            placement,
+            mpp=model.model_mpp,
+            side_px=model.patch_px + extraction.margin_px,
+            seed=seed,
+            storage_options=plan.material.storage_options,
+            on_slide=bar.update,
+        )
+    return [*tables, *plan.material.crops], failed
+
+
+def fit_here(training: Training, folder: Folder, placement: Placement, scaling: Scaling, name: str) -> Fitted:
+    with Watched(training.fitting.epochs) as board:
+        return fit(
+            training,
+            placement,
+            name=name,
+            storage=folder.root if not folder.local else folder.uri,
+            filesystem=None if folder.local else folder.arrow_filesystem,
+            max_failures=scaling.max_failures,
+            on_epoch=board.on_epoch,
+        )
+
+
+def better(first: Fitted, second: Fitted) -> tuple[Fitted, dict[str, float]]:
+    """The phase whose subtype head is better on the validation crops; the rest of the network is the same in both."""
+    names = ("val_subtype_auc", "val_subtype_balanced_accuracy")
+    if second.metrics.get(names[0], 0.0) <= first.metrics.get(names[0], 0.0):
+        print("The second phase did not improve the subtype head, which stays as it was.")
+        return first, dict(first.metrics)
+    return second, {**first.metrics, **{name: second.metrics[name] for name in names}}
+
+
+def in_phase_two(metrics: Mapping[str, float], epochs_before: int) -> dict[str, Any]:
+    """An epoch of the second phase as the history keeps it; its val_ap is the subtype's area under the curve."""
+    kept = {name: value for name, value in metrics.items() if name not in ("val_ap", "val_f1", "val_threshold")}
+    return {**kept, "epoch": epochs_before + int(metrics["epoch"]), "phase": "subtype"}
+
+
+def counted(facts: Any) -> str:
+    """How many crops of each kind there are, for people."""
+    kinds = pc.value_counts(facts["kind"]).to_pylist()
+    subtypes = [row for row in pc.value_counts(facts["subtype"]).to_pylist() if row["values"]]
+    return ", ".join(f"{row['counts']} {row['values']}" for row in [*kinds, *subtypes])
+
+
+def write(
+    folder: Folder,
+    bundle: Any,
+    weights: Mapping[str, Any],
+    first: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, Any]],
+) -> None:
+    with tempfile.TemporaryDirectory() as here:
+        save_bundle(bundle, weights, here)
+        for file in Path(here).iterdir():
+            folder.write_bytes(f"bundle/{file.name}", file.read_bytes())
+    folder.write_json("history.json", list(history))
+    picture = io.BytesIO()
+    training_figure(first).savefig(picture, dpi=150)
+    folder.write_bytes("training.png", picture.getvalue())
+
+
+def recorded(
+    job: Train,
+    settings: Mapping[str, Any],
+    digests: Mapping[str, str],
+    bundle: Any,
+    weights: Mapping[str, Any],
+    first: Sequence[Mapping[str, float]],
+    history: Sequence[Mapping[str, Any]],
+) -> str:
+    """Record the training in MLflow, register the bundle where asked, and say where."""
+    with TrackedRun.start("train_classifier", tracking_uri=job.mlflow, data=digests) as tracked:
+        tracked.log_parameters(settings)
+        for metrics in history:
+            named = {k: v for k, v in metrics.items() if k != "phase"}
+            if metrics["phase"] == "subtype":
+                named = {f"subtype_phase/{k}": v for k, v in named.items()}
+            tracked.log_metrics(named, step=int(metrics["epoch"]))
+        tracked.log_figure(training_figure(first), "training.png")
+        with tempfile.TemporaryDirectory() as here:
+            save_bundle(bundle, weights, here)
+            if job.register:
+                uri = register_bundle(here, job.register, alias=job.alias, run=tracked.ref)
+                return f"Registered as {uri} by {tracked.ref}."
+            tracked.log_folder(here, "bundle")
+        return f"Recorded as {tracked.ref}."
+
+
+if __name__ == "__main__":
+    sys.exit(main())
