@@ -125,4 +125,4 @@ def _trials(cache: CandidateCache, search: WeightSearch, n_weights: int) -> list
         ).fit()
     if results.errors:
         raise TrainingFailed(f"A trial of the search failed: {str(results.errors[0]).strip().splitlines()[-1]}")
-    return [result.metrics or {} for result in results]
+    return [results[number].metrics or {} for number in range(len(results))]

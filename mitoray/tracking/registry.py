@@ -126,6 +126,14 @@ def version_of(uri: str, *, tracking_uri: str | None = None) -> int:
             raise BadModel(f"model {uri}: the registry has none; check the name, and the alias or version") from error
 
 
+def tags_of(uri: str, *, tracking_uri: str | None = None) -> dict[str, str]:
+    """What the registry's tags say of a version, such as its digest. Errors as in `version_of`."""
+    found = version_of(uri, tracking_uri=tracking_uri)
+    address, name = tracking_address(tracking_uri), uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    with told(address, f"the question for {uri}"):
+        return dict(client_of(address).get_model_version(name, str(found)).tags)
+
+
 def _register(folder: Path, bundle: "Bundle", name: str, run: RunRef, tags: Mapping[str, str]) -> str:
     """Store model and bundle with their run and create the version; returns its number."""
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
