@@ -29,9 +29,19 @@ from tqdm import tqdm
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.adaptation import SelectBy, adaptation_table, as_csv, as_text, from_csv, table_rows
+from mitoray.models import load_bundle
 from mitoray.scoring.storage import Folder
 from mitoray.tracking import TrackedRun
-from mitoray.training.adaptation import FineTuning, Judge, Target, fine_tunings, selected_row, target_of, untuned_rows
+from mitoray.training.adaptation import (
+    FineTuning,
+    Judge,
+    Target,
+    fine_tunings,
+    network_of,
+    selected_row,
+    target_of,
+    untuned_rows,
+)
 from mitoray.training.augment import Augmentation
 from mitoray.training.experiments import RESULT_FILE, Experiment, results, run_experiments
 from mitoray.training.feed import Sampling
@@ -128,7 +138,10 @@ def run(argv: Sequence[str] | None) -> int:
 
 
 def checked_runs(job: Adapt, material: Material) -> list[Run]:
+    """The runs, all of detectors, and for ms of several models each."""
     runs = found_runs(job.runs, material.storage_options)
+    for run_of in runs:
+        network_of(load_bundle(run_of.source, material.storage_options))
     if job.command == "ms" and (alone := [run.name for run in runs if len(run.candidates) < 2]):
         raise BadOption(
             f"Run {alone[0]!r} holds one model, of which none can be selected. Train it with --keep-epochs, or give a "

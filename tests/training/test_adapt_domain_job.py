@@ -34,12 +34,12 @@ SOURCE = [
 ]
 
 
-def untrained(seed=0, threshold=0.5):
+def untrained(seed=0, threshold=0.5, architecture="mitoray-s"):
     torch.manual_seed(seed)
-    weights = built("mitoray-s", {"width": 0.25}).state_dict()
+    weights = built(architecture, {"width": 0.25}).state_dict()
     return Bundle(
         name="untrained",
-        architecture="mitoray-s",
+        architecture=architecture,
         settings={"width": 0.25},
         mpp=0.5,
         threshold=threshold,
@@ -296,6 +296,14 @@ def test_wrong_options_end_with_status_2_before_anything_starts(job, target, tmp
     options = ["--runs", '["mitoray-s"]', *target, *SMALL, "--output", str(tmp_path / "out")]
     assert job("adapt_domain")([command, *options, *wrong]) == 2
     assert told in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_classifier_is_no_run_of_a_detector(job, target, tmp_path, capsys):
+    saved(tmp_path / "classifier", untrained(architecture="mitoray-c"))
+    options = ["--runs", json.dumps([str(tmp_path / "classifier")]), *target, "--output", str(tmp_path / "out")]
+    assert job("adapt_domain")(["to", *options]) == 2
+    assert "'mitoray-c' is no detector" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
