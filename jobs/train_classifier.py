@@ -37,15 +37,15 @@ from mitoray.training.fit import Fitted, Placement, Scaling, Training, fit
 from mitoray.training.fit_crops import extract_crops
 from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.fitting import Fitting
-from mitoray.training_crops import (
+from mitoray.training_classifiers import (
     ClassifierModel,
-    CropMaterial,
-    CropPlan,
     assembled_classifier,
+    begun,
     classifier_bundle,
-    planned,
+    crop_feed,
     subtype_phase,
 )
+from mitoray.training_crops import CropMaterial, CropPlan, planned
 from mitoray.training_jobs import claimed
 
 NOTES = (
@@ -112,6 +112,8 @@ def run(argv: Sequence[str] | None) -> int:
     job, material, extraction, model, sampling, fitting, augmentation, scaling = parser.parsed(argv, *groups)
     logging.getLogger("mitoray").setLevel(job.log_level.upper())
     plan = planned(material, extraction, sampling, job.validation_share, fitting.seed)
+    start = begun(model, sampling.subtype_task, fitting.seed, material.storage_options)
+    crop_feed((), plan, model, extraction, sampling, fitting).steps_per_epoch(scaling.workers or 1)
     options = (extraction, model, sampling, fitting, augmentation)
     settings = {part.__class__.__name__.lower(): asdict(part) for part in options}
     settings["train"] = {"subtype_epochs": job.subtype_epochs}
@@ -119,7 +121,7 @@ def run(argv: Sequence[str] | None) -> int:
     folder = claimed(job.output, material.storage_options, {**settings, "parts": parts, "data": plan.digests})
     with ray_here(scaling, ray_address()) as placement:
         tables, failed = extracted(folder, plan, extraction, model, placement, fitting.seed)
-        training = assembled_classifier(plan, tables, model, extraction, sampling, fitting, augmentation)
+        training = assembled_classifier(plan, tables, model, start, extraction, sampling, fitting, augmentation)
         facts = training.feed.facts
         warn_of_giveaways(facts, sampling)
         print(f"Training {model.architecture} on {len(facts)} crops with those that validate: {counted(facts)}.")
