@@ -32,26 +32,15 @@ import ray
 from mitoray import __version__
 from mitoray.commandline import DONE, JobParser, ray_address, run_job
 from mitoray.errors import BadDetections, BadLabels, BadManifest, BadModel, BadOption
+from mitoray.evaluation import outcome
 from mitoray.evaluation.calibration import Method
 from mitoray.evaluation.candidate_cache import CandidateCache, candidate_cache, read_cache
 from mitoray.evaluation.ensemble_search import Found, WeightSearch, search_weights
 from mitoray.evaluation.ensembles import check_searchable, combination_of
 from mitoray.evaluation.inputs import check_overlap, read_slides
 from mitoray.evaluation.matching import RADIUS_UM
-from mitoray.evaluation.outcome import (
-    SEARCHED,
-    TEST,
-    Data,
-    Decision,
-    cautions,
-    compared,
-    decided,
-    decision_of,
-    f1_of,
-    reliabilities,
-    renewed,
-    same_networks,
-)
+from mitoray.evaluation.outcome import SEARCHED, TEST, Data, Decision
+from mitoray.evaluation.search_parts import SEARCHED as SEARCHED_SPLITS
 from mitoray.evaluation.search_parts import search_parts
 from mitoray.labels import read_labels
 from mitoray.labels.cases import read_cases
@@ -64,7 +53,14 @@ from mitoray.tracking import TrackedRun, register_bundle
 from mitoray.tracking.promotion import promote
 
 F1_TAG = "f1_searched"
-LISTS = {"members": (), "score_columns": (), "searched": ("train", "validation")}
+LISTS = {
+    "members": (
+        (),
+        "bundles of classifiers to make a new ensemble of, not --model; their scores cached in this order",
+    ),
+    "score_columns": ((), "columns of the cache with the members' scores; none takes its column member_scores"),
+    "searched": (SEARCHED_SPLITS, "parts of the column split to search; default: train validation"),
+}
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class SearchThresholds:
     score_columns: list[str] = field(default_factory=list)
     mpp: float | None = None
     radius_um: float = RADIUS_UM
-    searched: list[str] = field(default_factory=lambda: ["train", "validation"])
+    searched: list[str] = field(default_factory=lambda: list(SEARCHED_SPLITS))
     test_share: float | None = None
     calibration: Method = "none"
     min_figures: int = 20
@@ -147,17 +143,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(argv: Sequence[str] | None) -> int:
     parser = JobParser("search_thresholds", __doc__.partition("\n")[0])
-    for name, default in LISTS.items():
-        parser.add_argument(
-            f"--{name}", nargs="+", default=list(default), help=f"default: {' '.join(default) or 'none'}"
-        )
+    for name, (default, shown) in LISTS.items():
+        parser.add_argument(f"--{name}", nargs="+", default=list(default), help=shown)
     parser.add_class_arguments(SearchThresholds, skip=set(LISTS))
     parser.add_class_arguments(WeightSearch)
     options, search = parser.parsed(argv, SearchThresholds, WeightSearch)
     logging.getLogger("mitoray").setLevel(options.log_level.upper())
     present = bundle_of(options)
     parts, data = parts_of(options, search.seed)
-    before = decision_of(present)
+    before = outcome.decision_of(present)
     check_searchable(parts[SEARCHED])
     parts[SEARCHED].scores(before.combination)  # raises where the cache is of another model
     result = searched(options, search, present, before, parts, data)
@@ -171,10 +165,7 @@ def bundle_of(options: SearchThresholds) -> Bundle:
     if options.model:
         bundle = load_bundle(options.model, options.storage_options)
         if options.calibration != "none" and not bundle.is_classifier:
-            raise BadOption(
-                f"{bundle.name} is a detector; calibrations are kept with the weights of classifiers. Leave out "
-                "--calibration."
-            )
+            raise BadOption(f"{bundle.name} is a detector; only classifiers keep one. Leave out --calibration.")
         return bundle
     members = [load_bundle(uri, options.storage_options) for uri in options.members]
     return ensemble_of(members, name=options.name or "ensemble", threshold=0.5)[0]
@@ -212,9 +203,9 @@ def searched(
         with cluster(needed=parts[SEARCHED].n_members + search.use_detector > 1):
             found = search_weights(parts[SEARCHED], search)
         combination = combination_of(found.best.weights, search.use_detector)
-    decision, reasons = decided(parts[SEARCHED], combination, options.calibration, options.min_figures)
-    bundle = renewed(present, decision, parts, data, options.name or present.name)
-    return Result(bundle, found, decision, reasons, compared(parts, before, decision))
+    decision, reasons = outcome.decided(parts[SEARCHED], combination, options.calibration, options.min_figures)
+    bundle = outcome.renewed(present, decision, parts, data, options.name or present.name)
+    return Result(bundle, found, decision, reasons, outcome.compared(parts, before, decision))
 
 
 @contextmanager
@@ -236,7 +227,7 @@ def tell(result: Result, parts: dict[str, CandidateCache]) -> None:
     if found := result.found:
         shown = ", ".join(f"{weight:.3f}" for weight in found.best.weights)
         print(f"Weights {shown}: {found.n_evaluated} weightings in {found.duration_s:.1f} s.")
-    for caution in cautions(parts, result.decision, result.reasons):
+    for caution in outcome.cautions(parts, result.decision, result.reasons):
         print(caution, file=sys.stderr)
 
 
@@ -249,8 +240,8 @@ def write(
 ) -> None:
     """The new bundle and the record of how it came to be, in files and in MLflow."""
     digest = save_bundle(result.bundle, result.bundle.weights, options.output / "bundle")
-    part = TEST if TEST in parts else SEARCHED
-    raw, fitted = reliabilities(parts[part], result.decision.combination)
+    part = TEST if TEST in parts and len(parts[TEST]) else SEARCHED
+    raw, fitted = outcome.reliabilities(parts[part], result.decision.combination)
     shown = "on slides not searched" if part == TEST else "on the slides searched"
     figure = reliability_figure(raw, fitted, data=data, part=shown)
     figure.savefig(options.output / "reliability.png", dpi=150)
@@ -279,8 +270,8 @@ def record(
     options: SearchThresholds, document: dict[str, Any], result: Result, parts: dict[str, CandidateCache], figure: Any
 ) -> str | None:
     """A run with F1 by domain, the registered version, and the alias where it is better; why it moved or not."""
-    error = document["calibration_error"]
-    metrics = {f"f1/{row['domain']}": row["F1 after"] for row in result.rows if row["part"] == error["part"]}
+    error, honest = document["calibration_error"], TEST if TEST in parts else SEARCHED
+    metrics = {f"f1/{row['domain']}": row["F1 after"] for row in result.rows if row["part"] == honest}
     metrics |= {f"f1_searched/{row['domain']}": row["F1 after"] for row in result.rows if row["part"] == SEARCHED}
     metrics |= {"ece": error["before"] if error["after"] is None else error["after"], "ece_raw": error["before"]}
     with TrackedRun.start("search_thresholds", tracking_uri=options.mlflow) as run:
@@ -291,9 +282,9 @@ def record(
         print(f"Recorded as {run.ref}.")
         if not options.register:
             return None
-        value = f1_of(parts[SEARCHED], result.decision)
+        value = outcome.f1_of(parts[SEARCHED], result.decision)
         named = {SEARCHED: F1_TAG, TEST: "f1_test"}
-        tags = {named[part]: f"{f1_of(cache, result.decision):.6f}" for part, cache in parts.items()}
+        tags = {named[part]: f"{outcome.f1_of(cache, result.decision):.6f}" for part, cache in parts.items()}
         uri = register_bundle(options.output / "bundle", options.register, run=run.ref, tags=tags)
         print(f"Registered as {uri}.")
         if not options.alias:
@@ -301,17 +292,12 @@ def record(
 
         def judge(folder: Path) -> float | None:
             rival = load_bundle(str(folder))
-            return f1_of(parts[SEARCHED], decision_of(rival)) if same_networks(rival, result.bundle) else None
+            alike = outcome.same_networks(rival, result.bundle)
+            return outcome.f1_of(parts[SEARCHED], outcome.decision_of(rival)) if alike else None
 
-        promotion = promote(
-            options.register,
-            options.alias,
-            uri.rpartition("/")[2],
-            value,
-            judge,
-            tag=F1_TAG,
-            tracking_uri=options.mlflow,
-        )
+        version = uri.rpartition("/")[2]
+        where = {"tag": F1_TAG, "tracking_uri": options.mlflow}
+        promotion = promote(options.register, options.alias, version, value, judge, **where)
         print(promotion.reason)
         return promotion.reason
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
 import torch
 
 from mitoray.evaluation.calibration import Method, Reliability, calibrated, reliability
@@ -48,13 +49,16 @@ def decision_of(bundle: Bundle) -> Decision:
     return Decision(bundle.combining if bundle.is_classifier else None, Thresholds(bundle.threshold, bundle.thresholds))
 
 
-def renewed(present: Bundle, decision: Decision, parts: Mapping[str, CandidateCache], data: Data, name: str) -> Bundle:
+def renewed(
+    present: Bundle, decision: Decision, parts: Mapping[str, CandidateCache], data: Data, as_name: str
+) -> Bundle:
     """The same networks with what was decided, and F1 of each part in place of such figures of earlier searches."""
-    measured = [Metric(name=_METRICS[part], value=f1_of(cache, decision), data=data) for part, cache in parts.items()]
+    values = {_METRICS[part]: f1_of(cache, decision) for part, cache in parts.items()}
+    measured = [Metric(name=name, value=value, data=data) for name, value in values.items() if not np.isnan(value)]
     kept = [metric for metric in present.metrics if metric.name not in _METRICS.values()]
     return present.model_copy(
         update={
-            "name": name,
+            "name": as_name,
             "combination": decision.combination,
             "threshold": decision.thresholds.everywhere,
             "thresholds": dict(decision.thresholds.by_domain),

@@ -28,6 +28,8 @@ def search_parts(
         drawn = [_draw(case, seed) < test_share for case in cases["case_id"].to_pylist()]
         test = frozenset(slide for slide, is_test in zip(slides, drawn, strict=True) if is_test)
         search = frozenset(slides) - test
+        if not search:
+            raise BadLabels(f"All {len(set(slides))} slides were drawn to judge. Ask for a lower test_share.")
     elif cases["split"].null_count == len(cases):
         search, test = frozenset(slides), frozenset()
     else:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from mitoray.errors import BadLabels
 from mitoray.evaluation.candidate_cache import candidate_cache, read_cache
 from mitoray.evaluation.cohort import EvaluatedSlide
 from mitoray.evaluation.matching import f1_score, match
@@ -73,12 +74,14 @@ def material(tmp_path_factory, members):
                 "detector_score": d,
                 "score": s.mean(),
                 "member_scores": s.tolist(),
+                "best": s[2],
             }
             for (x, y), d, s in zip(points.tolist(), detector.tolist(), scores, strict=True)
         ]
         labels += [f"phantom,{slide},{x},{y},mitotic_figure,{domain}" for x, y in figures.tolist()]
     kinds = {"member_scores": pa.list_(pa.float32())}
-    kinds |= dict.fromkeys(("x_px", "y_px"), pa.float64()) | dict.fromkeys(("detector_score", "score"), pa.float32())
+    kinds |= dict.fromkeys(("x_px", "y_px"), pa.float64())
+    kinds |= dict.fromkeys(("detector_score", "score", "best"), pa.float32())
     schema = pa.schema([("slide_id", pa.string()), *kinds.items()])
     (folder / "detections").mkdir()
     pq.write_table(pa.Table.from_pylist(found, schema=schema), folder / "detections/all.parquet")
@@ -164,36 +167,45 @@ def test_a_search_makes_a_better_bundle_of_the_same_networks_and_says_how_good(r
 
 
 @pytest.mark.slow
-def test_a_version_takes_the_alias_only_with_a_higher_f1_on_the_searched_part(
-    ray_session, search, material, tmp_path, capsys
-):
+def test_a_version_takes_the_alias_only_with_a_higher_f1_on_the_searched_part(search, material, tmp_path, capsys):
     address = f"sqlite:///{tmp_path}/mlruns.db"
     prepare(address)
-    to = ("--mlflow", address, "--register", "second", "--alias", "champion")
+    to = ("--score-columns", "best", "--mlflow", address, "--register", "second", "--alias", "champion")
 
-    assert search("--calibration", "temperature", *to, output="first")[0] == 0
-    assert "no version had that alias" in capsys.readouterr().out
-    status, again, _ = search("--calibration", "temperature", *to, output="again")
-    assert status == 0
-    assert "stays version 1" in again["alias"]
-    assert "judged on the same candidates" in again["alias"]
-    assert version_of("models:/second@champion", tracking_uri=address) == 1
+    def alias_after(*more, model="member-2", output="out"):
+        status, said, _ = search(*to, *more, model=model, output=output)
+        assert status == 0
+        assert said["alias"] in capsys.readouterr().out
+        return said, version_of("models:/second@champion", tracking_uri=address)
 
+    first, version = alias_after("--min-figures", "1000")
+    assert version == 1
+    assert "no version had that alias" in first["alias"]
+    better, version = alias_after("--calibration", "temperature", output="better")
+    assert version == 2
+    assert "judged on the same candidates" in better["alias"]
+    same, version = alias_after("--calibration", "temperature")
+    assert version == 2
+    assert "@champion stays version 2" in same["alias"]
+
+    other = classifier(7)
+    save_bundle(other, other.weights, material / "other")
+    strange, version = alias_after(model="other")
+    assert version == 2
+    assert "as recorded when it was registered" in strange["alias"]
     client = mlflow.MlflowClient(address, registry_uri=address)
-    client.set_registered_model_alias("second", "champion", "1")
-    other, weights = ensemble_of([classifier(seed) for seed in (7, 8, 9)], name="others", threshold=0.5)
-    save_bundle(other, weights, material / "others")
-    _, third, _ = search(*to, "--use-detector", "true", model="others", output="third")
-    assert "as recorded when it was registered" in third["alias"]
-    recorded = float(client.get_model_version("second", "1").tags["f1_searched"])
-    own = next(r["F1 after"] for r in third["rows"] if (r["part"], r["domain"]) == ("searched", "all"))
-    assert version_of("models:/second@champion", tracking_uri=address) == (3 if own > recorded else 1)
+    client.set_model_version_tag("second", "2", "f1_searched", "0.1")
+    assert alias_after(model="other")[1] == 5
+    client.delete_model_version_tag("second", "5", "f1_searched")
+    untold, version = alias_after()
+    assert version == 5
+    assert "has no tag f1_searched" in untold["alias"]
 
     runs = client.search_runs([client.get_experiment_by_name("mitoray").experiment_id], order_by=["start_time ASC"])
-    rows = {row["domain"]: row["F1 after"] for row in again["rows"] if row["part"] == "test"}
+    rows = {row["domain"]: row["F1 after"] for row in better["rows"] if row["part"] == "test"}
     assert {d: runs[1].data.metrics[f"f1/{d}"] for d in ("all", *DOMAINS)} == pytest.approx(rows)
     assert runs[1].data.metrics["ece"] < runs[1].data.metrics["ece_raw"]
-    assert isinstance(load_bundle(str(tmp_path / "again/bundle")).combination.calibration, Temperature)
+    assert isinstance(load_bundle(str(tmp_path / "better/bundle")).combining.calibration, Temperature)
 
 
 def test_a_detector_gets_thresholds_only(search, material, capsys):
@@ -225,12 +237,25 @@ def test_a_share_of_the_cases_judges_where_no_split_is_given(search, material):
 
 
 def test_cases_keep_their_part_whatever_else_the_table_holds():
-    cases = pa.table({"slide_id": list("abcdef"), "case_id": list("uuvwxy"), "split": pa.nulls(6, pa.string())})
-    _, test = search_parts(cases, test_share=0.5)
-    fewer = search_parts(cases.slice(0, 4), test_share=0.5)
-    assert fewer[1] == test & set("abcd")
-    assert ("a" in test) == ("b" in test)
-    assert search_parts(cases) == (frozenset("abcdef"), frozenset())
+    ids = [f"s{n}" for n in range(400)]
+    cases = pa.table(
+        {"slide_id": ids, "case_id": [f"c{n // 2}" for n in range(400)], "split": pa.nulls(400, pa.string())}
+    )
+    searched, test = search_parts(cases, test_share=0.3)
+    assert searched | test == set(ids)
+    assert not searched & test
+    assert all((ids[n] in test) == (ids[n + 1] in test) for n in range(0, 400, 2))
+    assert 0.2 < len(test) / 400 < 0.4
+    assert search_parts(cases.slice(100, 50), test_share=0.3)[1] == test & set(ids[100:150])
+    assert search_parts(cases, test_share=0.3, seed=1)[1] != test
+    assert search_parts(cases) == (frozenset(ids), frozenset())
+
+
+@pytest.mark.parametrize("splits", [["validation", None], ["validation", "test"]])
+def test_slides_without_a_part_and_cases_in_two_are_refused(splits):
+    cases = pa.table({"slide_id": ["a", "b"], "case_id": ["c", "c"], "split": splits})
+    with pytest.raises(BadLabels, match=r"no part|Keep cases whole"):
+        search_parts(cases)
 
 
 @pytest.mark.parametrize(
