@@ -176,7 +176,8 @@ def extracted(
 
 
 def fit_here(training: Training, folder: Folder, placement: Placement, scaling: Scaling, name: str) -> Fitted:
-    with Watched(training.fitting.epochs) as board:
+    judged_by = "validation AP" if training.network.phase == "all" else "validation AUC of subtypes"
+    with Watched(training.fitting.epochs, judged_by) as board:
         return fit(
             training,
             placement,

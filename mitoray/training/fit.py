@@ -1,6 +1,6 @@
 """Trains a detector or a classifier with Ray Train: several workers, checkpoints in storage, resumed after a crash.
 
-With `fit_stream` and `experiments*` the only modules of training that import ray.
+Of the modules of training only those named `fit_*` or `experiments*` import ray beside it.
 """
 
 import logging

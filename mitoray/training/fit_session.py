@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from tqdm import tqdm
 
-from mitoray.training.fit import Placement, Scaling
+from mitoray.training.fit import BEST_BY, Placement, Scaling
 
 
 @contextmanager
@@ -31,8 +31,9 @@ def ray_here(scaling: Scaling, address: str | None, at_once: int = 1) -> Iterato
 class Watched:
     """Shows each epoch as it ends, in a bar and a line; what the controller tells comes through an actor."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self, epochs: int, judged_by: str = "validation AP") -> None:
+        """`judged_by`: what the number is, for people, that the best epoch is chosen by."""
+        self._epochs, self._judged_by = epochs, judged_by
 
     def __enter__(self) -> "Watched":
         self._board: Any = ray.remote(num_cpus=0)(_Board).remote()
@@ -62,8 +63,9 @@ class Watched:
                     continue
                 for metrics in epochs[shown:]:
                     bar.update(int(metrics["epoch"]) - bar.n)
-                    bar.set_postfix_str(_line(metrics))
-                    bar.write(f"epoch {int(metrics['epoch'])}: {_line(metrics)}")
+                    line = _line(metrics, self._judged_by)
+                    bar.set_postfix_str(line)
+                    bar.write(f"epoch {int(metrics['epoch'])}: {line}")
                 shown = len(epochs)
 
 
@@ -89,7 +91,7 @@ class Told:
         self.board.add.remote(dict(metrics))
 
 
-def _line(metrics: Mapping[str, float]) -> str:
-    parts = {"loss": "loss {:.3f}", "val_ap": "validation AP {:.3f}", "patches_per_s": "{:.0f} patches/s"}
+def _line(metrics: Mapping[str, float], judged_by: str) -> str:
+    parts = {"loss": "loss {:.3f}", BEST_BY: f"{judged_by} {{:.3f}}", "patches_per_s": "{:.0f} patches/s"}
     line = ", ".join(text.format(metrics[name]) for name, text in parts.items() if name in metrics)
     return f"{line}, {metrics['wait_share']:.0%} waiting" if "wait_share" in metrics else line
