@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,13 +14,16 @@ from stage_models import classifier_bundle, detector_bundle, ensemble_bundle, sa
 from mitoray.errors import BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.models import Combination, load_bundle
 from mitoray.phantom import draw_cohort
+from mitoray.scoring import stages
 from mitoray.scoring.config import Cohort, Method, Resources
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.patches import patches_around
 from mitoray.scoring.pipeline import score_cohort
+from mitoray.scoring.plan import plan_slide, regions_of
 from mitoray.scoring.run import Run
 from mitoray.scoring.schema import CANDIDATE, DETECTIONS, SCORES
-from mitoray.scoring.stages import DETECTOR_THRESHOLD, Levels, classifier_scores
+from mitoray.scoring.score import RegionReader, RegionScorer
+from mitoray.scoring.stages import DETECTOR_THRESHOLD, Levels, SecondStage, classifier_scores
 from mitoray.slide import Rect, open_slide
 
 WIDTH_PX, HEIGHT_PX = 1000, 760
@@ -180,8 +184,6 @@ def test_a_run_recorded_before_there_were_classifiers_is_resumed(ray_session, sl
     for name in ("detector_threshold", "subtypes"):
         del record["identity"]["method"][name]
     run.folder.write_json("run.json", record)
-    import pyarrow as pa
-
     older = pa.list_(pa.struct([field for field in CANDIDATE if field.name != "member_scores"]))
     schema = SCORES.set(SCORES.get_field_index("candidates"), pa.field("candidates", older))
     for name in run.folder.names("work/scores", ".parquet"):
@@ -230,9 +232,7 @@ def test_patches_are_those_of_the_image_in_endless_white(shape, points, side):
 
 
 def test_a_crowd_of_candidates_is_classified_in_bounded_batches(models, monkeypatch):
-    from mitoray.scoring import stages
-
-    second = stages.SecondStage(load_bundle(models[1]), 0.0)
+    second = SecondStage(load_bundle(models[1]), 0.0)
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 255, (200, 200, 3), dtype=np.uint8))
     xy = np.random.default_rng(1).uniform(0, 199, (11, 2))
     given_to = (image, 0.25, xy, xy, np.full(11, 0.5, np.float32))
@@ -244,7 +244,7 @@ def test_a_crowd_of_candidates_is_classified_in_bounded_batches(models, monkeypa
     assert [row["x_px"] for row in parts] == xy[:, 0].tolist()
 
 
-def test_a_detector_of_ones_own_has_a_second_stage_as_well(ray_session, slide, models, tmp_path, monkeypatch):
+def test_a_detector_of_ones_own_has_a_second_stage_as_well(slide, models, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "grid_of_points.py").write_text(
         "import numpy as np\n"
@@ -264,17 +264,13 @@ def test_a_detector_of_ones_own_has_a_second_stage_as_well(ray_session, slide, m
         Run.claim(Cohort([slide], uri, str(tmp_path / "no"), Method(detector_threshold=0.3)))
     run = Run.claim(Cohort([slide], uri, str(tmp_path / "out"), method, classifier=models[1]))
     assert run.levels == Levels(DETECTOR_THRESHOLD, 0.01)
-    from mitoray.scoring.plan import plan_slide, regions_of
-    from mitoray.scoring.score import RegionReader, RegionScorer
-    from mitoray.scoring.stages import SecondStage
-
     sizes = {"region_um": REGION_UM, "halo_um": run.halo_um()}
     regions = regions_of(plan_slide(slide, **sizes), slide.uri, **sizes).to_pylist()
     second = SecondStage.of(run.cohort, run.identity.classifier_digest, run.levels.final, "cpu")
     scorer = RegionScorer(RegionReader([slide], 0.25), run.bundle.detector(), run.levels.detector, second=second)
     found = [candidate for row in scorer.score(regions) for candidate in row["candidates"]]
     assert len(found) > 20
-    table = DETECTIONS.empty_table().from_pylist([{"slide_id": "s", **row} for row in found], schema=DETECTIONS)
+    table = pa.Table.from_pylist([{"slide_id": "s", **row} for row in found], schema=DETECTIONS)
     verdicts = load_bundle(models[1]).classifier().classify(patches_read_anew(slide, table, 0.25, 128))
     np.testing.assert_allclose([row["member_scores"] for row in found], verdicts.members, atol=1e-4)
 
