@@ -284,7 +284,7 @@ def record(
             return None
         value = outcome.f1_of(parts[SEARCHED], result.decision)
         named = {SEARCHED: F1_TAG, TEST: "f1_test"}
-        tags = {named[part]: f"{outcome.f1_of(cache, result.decision):.6f}" for part, cache in parts.items()}
+        tags = {named[part]: repr(outcome.f1_of(cache, result.decision)) for part, cache in parts.items()}
         uri = register_bundle(options.output / "bundle", options.register, run=run.ref, tags=tags)
         print(f"Registered as {uri}.")
         if not options.alias:

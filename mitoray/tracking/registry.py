@@ -38,8 +38,12 @@ def download_bundle(uri: str, tracking_uri: str | None = None) -> Path:
     from mlflow.exceptions import MlflowException
 
     address = tracking_address(tracking_uri)
+    source = uri
+    if tracking_uri is not None:  # MLflow would look up a models:/ address at the process' global one
+        held = version_of(uri, tracking_uri=tracking_uri)
+        source = client_of(address).get_model_version_download_uri(_name_of(uri), str(held))
     try:
-        folder = Path(mlflow.artifacts.download_artifacts(uri, tracking_uri=address, registry_uri=address))
+        folder = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=address, registry_uri=address))
     except (MlflowException, OSError) as error:
         raise BadModel(
             f"model {uri}: the registry does not give it ({type(error).__name__}); "
@@ -129,9 +133,14 @@ def version_of(uri: str, *, tracking_uri: str | None = None) -> int:
 def tags_of(uri: str, *, tracking_uri: str | None = None) -> dict[str, str]:
     """What the registry's tags say of a version, such as its digest. Errors as in `version_of`."""
     found = version_of(uri, tracking_uri=tracking_uri)
-    address, name = tracking_address(tracking_uri), uri.removeprefix("models:/").partition("@")[0].partition("/")[0]
+    address = tracking_address(tracking_uri)
     with told(address, f"the question for {uri}"):
-        return dict(client_of(address).get_model_version(name, str(found)).tags)
+        return dict(client_of(address).get_model_version(_name_of(uri), str(found)).tags)
+
+
+def _name_of(uri: str) -> str:
+    parts = _URI.fullmatch(uri)
+    return parts["name"] if parts else ""
 
 
 def _register(folder: Path, bundle: "Bundle", name: str, run: RunRef, tags: Mapping[str, str]) -> str:
