@@ -156,15 +156,16 @@ def taken(
     """The output, taken for this target and these runs, and within it for the settings of ms or tl."""
     options = material.storage_options
     sources = {run.name: digests_of([run.source], options) for run in runs}
-    identity = {"data": prepared.digests, "parts": parts_of(train=target.train, test=target.test), "runs": sources}
-    folder = claimed(str(job.output), None, {**identity, "adapt": {"domain": target.domain}})
+    adapt = {"domain": target.domain, "runs": sources}
+    parts = parts_of(train=target.train, test=target.test)
+    folder = claimed(str(job.output), None, {"data": prepared.digests, "parts": parts, "adapt": adapt})
     if job.command == "ms":
         candidates = {run.name: digests_of(run.candidates, options) for run in runs}
-        claimed(str(job.output / "ms"), None, {"adapt": {"select_by": job.select_by}, "candidates": candidates})
+        claimed(str(job.output / "ms"), None, {"adapt": {"select_by": job.select_by, "candidates": candidates}})
     if job.command == "tl":
         train, validate = how.parts(target)
-        parts = (how.sampling, how.fitting, how.augmentation)
-        settings: dict[str, Any] = {part.__class__.__name__.lower(): asdict(part) for part in parts if part}
+        options_of = (how.sampling, how.fitting, how.augmentation)
+        settings: dict[str, Any] = {part.__class__.__name__.lower(): asdict(part) for part in options_of if part}
         settings["adapt"] = {"augment": job.augment}
         claimed(str(job.output / "tl"), None, {**settings, "parts": parts_of(train=train, validate=validate)})
     return folder
