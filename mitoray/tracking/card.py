@@ -12,9 +12,10 @@ _LONGEST: Final = 5000
 def model_card(bundle: "Bundle") -> str:
     """Markdown: what the model takes, what it was made from, its licence, its limits and its measured figures."""
     thresholds = "".join(f"; {domain}: {value:g}" for domain, value in sorted(bundle.thresholds.items()))
+    does = "Judges candidates for" if bundle.is_classifier else "Finds"
     lines = [
         f"# {bundle.name}",
-        f"Finds mitotic figures in RGB images of haematoxylin and eosin at {bundle.mpp:g} µm/px "
+        f"{does} mitotic figures in RGB images of haematoxylin and eosin at {bundle.mpp:g} µm/px "
         f"(architecture {bundle.architecture}). A detection counts from a score of {bundle.threshold:g}{thresholds}.",
         f"**Licence:** {bundle.training.licence}",
         "## Limits",

@@ -19,15 +19,20 @@ from PIL import Image
 
 from mitoray.errors import BadOption
 from mitoray.models import load_bundle
+from mitoray.scoring.stages import classifier_scores
 
 
 class MitoticFigureFinder(PythonModel):
-    """Images in, points out, on the GPU where there is one."""
+    """Images in, points out; of a classifier, patches in, probabilities out. On the GPU where there is one."""
 
     def load_context(self, context: Any) -> None:
         """Called by MLflow, with the folder of the bundle."""
         self._bundle = load_bundle(context.artifacts["bundle"])
-        self._detector = self._bundle.detector("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if self._bundle.is_classifier:
+            self._classifier = self._bundle.classifier(device)
+        else:
+            self._detector = self._bundle.detector(device)
 
     def predict(  # type: ignore[override]  # MLflow asks by name whether it takes its context too
         self, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -40,7 +45,12 @@ class MitoticFigureFinder(PythonModel):
 
         Returns a row per figure: image (position in the input, from 0), x_px, y_px (px of that image; the centre of the
         top-left pixel is 0, 0), score (0 to 1; falling within an image). Raises BadOption for other input.
+
+        A classifier takes patches of its own side, centred on candidates, and gives a row for each: image, score (of
+        its networks alone, without a detector's), atypical_probability (NaN where it tells no subtypes).
         """
+        if self._bundle.is_classifier:
+            return self._classified(model_input)
         threshold = (params or {}).get("threshold", self._bundle.threshold)
         rows: dict[str, list[NDArray[Any]]] = {"image": [], "x_px": [], "y_px": [], "score": []}
         for number, image in enumerate(_images(model_input)):
@@ -52,6 +62,23 @@ class MitoticFigureFinder(PythonModel):
             rows["score"].append(points.scores)
         kinds = {"image": np.int64, "x_px": np.float32, "y_px": np.float32, "score": np.float32}
         return pd.DataFrame({name: np.concatenate([*rows[name], ()]).astype(kind) for name, kind in kinds.items()})
+
+    def _classified(self, model_input: Any) -> pd.DataFrame:
+        side = self._classifier.patch_px
+        patches = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in _images(model_input)]
+        for number, patch in enumerate(patches):
+            if patch.shape != (3, side, side):
+                raise BadOption(f"image {number} is {tuple(patch.shape[1:])} px; the classifier takes {side} by {side}")
+        verdicts = self._classifier.classify(
+            torch.stack(patches) if patches else torch.empty((0, 3, side, side), dtype=torch.uint8)
+        )
+        return pd.DataFrame(
+            {
+                "image": np.arange(len(patches)),
+                "score": classifier_scores(self._bundle.combining, verdicts.members).astype(np.float32),
+                "atypical_probability": verdicts.atypical.astype(np.float32),
+            }
+        )
 
 
 def _images(given: Any) -> Iterable[NDArray[np.uint8]]:

@@ -217,7 +217,8 @@ def _signature(bundle: "Bundle") -> "ModelSignature":
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    pixels = [ColSpec(DataType.float, name) for name in ("x_px", "y_px", "score")]
+    names = ("score", "atypical_probability") if bundle.is_classifier else ("x_px", "y_px", "score")
+    pixels = [ColSpec(DataType.float, name) for name in names]
     threshold = ParamSpec("threshold", DataType.double, bundle.threshold)
     return ModelSignature(outputs=Schema([ColSpec(DataType.long, "image"), *pixels]), params=ParamSchema([threshold]))
 

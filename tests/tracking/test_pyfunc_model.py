@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from mitoray.errors import BadOption
-from mitoray.models import load_bundle
+from mitoray.models import Bundle, Normalisation, Training, load_bundle, save_bundle
+from mitoray.models.architectures import built
 from mitoray.models.sources import SHIPPED
 from mitoray.phantom import draw_patches
 from mitoray.tracking import register_bundle
@@ -134,3 +135,32 @@ def test_a_clean_process_predicts_the_same_and_unpickles_nothing(database, regis
         check=True,
     )
     same(pd.DataFrame(json.loads((tmp_path / "found.json").read_text())), detected(images))
+
+
+def test_a_registered_classifier_judges_patches(database, tmp_path, monkeypatch):
+    folder = tmp_path / "classifier"
+    settings = {"width": 0.25, "patch_px": 32}
+    bundle = Bundle(
+        name="judge",
+        architecture="mitoray-c",
+        settings=settings,
+        mpp=0.5,
+        threshold=0.5,
+        thresholds={},
+        normalisation=Normalisation(mean=(180.0, 140.0, 170.0), std=(40.0, 50.0, 40.0)),
+        training=Training(data=("nothing",), licence="CC0", notes=()),
+        metrics=(),
+        weights=built("mitoray-c", settings).state_dict(),
+    )
+    save_bundle(bundle, bundle.weights, folder)
+    register_bundle(folder, "judge", alias="champion", tracking_uri=database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    model = mlflow.pyfunc.load_model("models:/judge@champion")
+    patches = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), np.uint8))
+    verdicts = bundle.classifier().classify(patches)
+    table = model.predict(patches.permute(0, 2, 3, 1).numpy())
+    assert list(table.columns) == ["image", "score", "atypical_probability"]
+    np.testing.assert_allclose(table["score"], verdicts.members[:, 0], atol=1e-6)
+    np.testing.assert_allclose(table["atypical_probability"], verdicts.atypical, atol=1e-6)
+    with pytest.raises(BadOption, match="the classifier takes 32 by 32"):
+        model.predict(np.zeros((1, 64, 64, 3), np.uint8))

@@ -4,6 +4,7 @@ import torch
 
 from mitoray.errors import BadOption
 from mitoray.training.material import held_out, padded, phantom_patches, read_real
+from mitoray.training.mitoray_s import BORDER_SHARE, bordered
 from mitoray.training.patches import Patches, Tissue, mixed
 
 RNG_SEED = 3
@@ -96,3 +97,21 @@ def test_phantom_figures_are_dark_at_their_centres_at_any_resolution(domain):
 def test_missing_material_is_named(tmp_path):
     with pytest.raises(BadOption, match=r"atnorm-br\.parquet"):
         read_real(tmp_path)
+
+
+def test_borders_are_black_and_take_the_figures_under_them_away():
+    n, side = 2000, 24
+    rng = np.random.default_rng(0)
+    centres = torch.from_numpy(rng.uniform(0, side - 1, (n, 1, 2))).float()
+    patches = Patches(torch.full((n, 3, side, side), 200, dtype=torch.uint8), centres)
+    after = bordered(patches, rng)
+    black = (after.images == 0).all(1)
+    has_border = black.flatten(1).any(1).numpy()
+    assert has_border.mean() == pytest.approx(BORDER_SHARE, abs=0.02)
+    assert black.flatten(1).float().mean(1).max() <= 0.5
+    x, y = centres[:, 0].round().long().T
+    under = black[torch.arange(n), y, x].numpy()
+    gone = after.centres_px.isnan().any(-1)[:, 0].numpy()
+    assert (under == gone).all()
+    assert (patches.images == 200).all()
+    assert torch.equal(after.centres_px[~gone], centres[~gone])
