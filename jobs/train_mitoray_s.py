@@ -23,12 +23,10 @@ from mitoray.training.fit import Network, Scaling, Training, fit
 from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.material import read_evaluation, read_real
 from mitoray.training.mitoray_s import (
-    AVERAGED_EPOCHS,
     NORMALISATION,
     TEST_SEED,
     MaterialFeed,
     Recipe,
-    averaged,
     choose_threshold,
     shipped_bundle,
 )
@@ -57,7 +55,7 @@ class Train:
     model_mpp: float = 0.5
     width: float = 1.5
     stride: int = 4
-    epochs: int = 28
+    epochs: int = 24
     steps: int = 200
     seed: int = 0
 
@@ -97,15 +95,13 @@ def run(argv: Sequence[str] | None) -> int:
             storage=str(job.output.resolve().parent),
             max_failures=scaling.max_failures,
             on_epoch=board.on_epoch,
-            keep_epochs=AVERAGED_EPOCHS,
         )
-    weights = averaged([of_epoch for of_epoch, _ in fitted.kept])
-    bundle = shipped_bundle(recipe, weights, 0.5)
+    bundle = shipped_bundle(recipe, fitted.weights, 0.5)
     detector = bundle.detector()
     threshold = choose_threshold(detector, real, recipe.augmentation)
     judged = tuple(metrics(detector, threshold, phantom_seed=TEST_SEED, real=evaluation))
     bundle = bundle.model_copy(update={"threshold": threshold, "metrics": judged})
-    save_bundle(bundle, weights, job.output)
+    save_bundle(bundle, fitted.weights, job.output)
     for metric in judged:
         print(f"{metric.data:12} {metric.value:8.4f}  {metric.name}")
     return DONE
