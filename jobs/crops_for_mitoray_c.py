@@ -1,8 +1,8 @@
 """Write the crops of tissue and phantoms that the shipped classifier is trained on, besides published crops of figures.
 
     python jobs/crops_for_mitoray_c.py --data-dir data --output others.parquet
-    python jobs/train_classifier.py --crops '[data/crops/atnorm-br.parquet, data/crops/atnorm-md.parquet, others.parquet]' \
-        --model-mpp 0.5 --exchange-probability 0.6 --output run
+    python jobs/train_classifier.py --crops '[atnorm-br.parquet, atnorm-md.parquet, others.parquet]' --model-mpp 0.5 \
+        --exchange-probability 0.6 --output run
 
 Exit status: 0 done, 2 bad arguments or input, 1 anything else.
 """
