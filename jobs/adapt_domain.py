@@ -30,7 +30,7 @@ from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.adaptation import SelectBy, adaptation_table, as_csv, as_text, from_csv, table_rows
 from mitoray.models import load_bundle
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 from mitoray.tracking import TrackedRun
 from mitoray.training.adaptation import (
     FineTuning,
@@ -49,7 +49,7 @@ from mitoray.training.fit import Placement, Scaling
 from mitoray.training.fit_session import ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.source_runs import Run, digests_of, found_runs
-from mitoray.training_jobs import Material, Prepared, claimed, parts_of, prepare
+from mitoray.training_jobs import Material, Prepared, RecordedBelow, claimed, parts_of, prepare
 
 Command = Literal["to", "ms", "tl"]
 LABEL = {"ms": "TO+MS", "tl": "TL"}
@@ -240,17 +240,15 @@ def recorded(job: Adapt, prepared: Prepared, kept: Kept) -> str:
             TrackedRun.kept("adapt_domain", job.output / "mlflow.json", tracking_uri=job.mlflow, data=prepared.digests)
         )
         done = marks.setdefault(tracked.ref.run_id, [])
+        record = RecordedBelow(tracked.ref, {"f1": "f1_pooled", "ap": "ap", "f1_chosen": "f1_chosen"})
         for row in kept.rows:
             name = f"{row['run']} {row['method']}"
             if name in done:
                 continue
             file = job.output / "tl" / row["run"] / RESULT_FILE
             history = json.loads(file.read_text())["history"] if row["method"] == LABEL["tl"] else []
-            with TrackedRun.start(name, parent=tracked.ref) as child:
-                child.log_parameters({key: row[key] for key in ("run", "method", "model", "domain", "threshold")})
-                for metrics in history:
-                    child.log_metrics(metrics, step=int(metrics["epoch"]))
-                child.log_metrics({"f1": row["f1_pooled"], "ap": row["ap"], "f1_chosen": row["f1_chosen"]})
+            told = {key: row[key] for key in ("run", "method", "model", "domain", "threshold")}
+            record(name, told, history, [row])
             done.append(name)
             note.write_text(json.dumps(marks))
         table = adaptation_table(kept.rows)

@@ -33,7 +33,7 @@ from mitoray.scoring.config import Cohort, Method, Resources
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 
 DEMO_FOLDER: Final = Path("mitoray-demo")
 

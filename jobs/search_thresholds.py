@@ -14,8 +14,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,6 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # which shows every trial, wha
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
-import ray
 
 from mitoray import __version__
 from mitoray.commandline import DONE, JobParser, ray_address, run_job
@@ -35,7 +34,6 @@ from mitoray.errors import BadDetections, BadLabels, BadManifest, BadModel, BadO
 from mitoray.evaluation import outcome
 from mitoray.evaluation.calibration import Method
 from mitoray.evaluation.candidate_cache import CandidateCache, candidate_cache, read_cache
-from mitoray.evaluation.ensemble_search import Found, WeightSearch, search_weights
 from mitoray.evaluation.ensembles import check_searchable, combination_of
 from mitoray.evaluation.inputs import check_overlap, read_slides
 from mitoray.evaluation.matching import RADIUS_UM
@@ -51,6 +49,8 @@ from mitoray.report.text import as_text
 from mitoray.slide import redact
 from mitoray.tracking import TrackedRun, register_bundle
 from mitoray.tracking.promotion import promote
+from mitoray.training.experiments_weights import Found, WeightSearch, search_weights
+from mitoray.training.fit_session import connected
 
 F1_TAG = "f1_searched"
 LISTS = {
@@ -200,25 +200,13 @@ def searched(
     """Weights, then calibration and thresholds on them, as a new bundle."""
     found, combination = None, None
     if present.is_classifier:
-        with cluster(needed=parts[SEARCHED].n_members + search.use_detector > 1):
+        several = parts[SEARCHED].n_members + search.use_detector > 1
+        with connected(ray_address()) if several else nullcontext():
             found = search_weights(parts[SEARCHED], search)
         combination = combination_of(found.best.weights, search.use_detector)
     decision, reasons = outcome.decided(parts[SEARCHED], combination, options.calibration, options.min_figures)
     bundle = outcome.renewed(present, decision, parts, data, options.name or present.name)
     return Result(bundle, found, decision, reasons, outcome.compared(parts, before, decision))
-
-
-@contextmanager
-def cluster(needed: bool) -> Iterator[None]:
-    """Ray, as it is or started for the purpose, where there are weights to search."""
-    if not needed or ray.is_initialized():
-        yield
-        return
-    ray.init(ray_address(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def tell(result: Result, parts: dict[str, CandidateCache]) -> None:

@@ -7,15 +7,11 @@ The same command again goes on where a training stopped. Exit status: 0 trained,
 but some slides could not be read (each is named), 1 anything else.
 """
 
-import io
 import logging
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -26,10 +22,7 @@ from tqdm import tqdm
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
-from mitoray.models import save_bundle
-from mitoray.report.training_figure import training_figure
-from mitoray.scoring.storage import Folder
-from mitoray.tracking import TrackedRun, register_bundle
+from mitoray.storage import Folder
 from mitoray.training.augment import Augmentation
 from mitoray.training.crop_extraction import Extraction
 from mitoray.training.crop_sampling import CropSampling, warn_of_giveaways
@@ -47,6 +40,7 @@ from mitoray.training_classifiers import (
 )
 from mitoray.training_crops import CropMaterial, CropPlan, planned
 from mitoray.training_jobs import claimed
+from mitoray.training_outputs import Destination, record_training, write_training
 
 NOTES = (
     "The threshold was chosen on the validation crops, which flatters the F1 stated there.",
@@ -84,18 +78,18 @@ class Train:
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise BadOption(f"name {self.name!r} must hold letters, digits, dots, dashes and underscores only.")
         if not 0 < self.validation_share < 1:
             raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
         if self.subtype_epochs < 0:
             raise BadOption(f"subtype_epochs must be 0 or more, not {self.subtype_epochs}.")
         if self.candidate_threshold is not None and not 0 <= self.candidate_threshold <= 1:
             raise BadOption(f"candidate_threshold must lie between 0 and 1, not {self.candidate_threshold}.")
-        if (self.register or self.alias) and not self.mlflow:
-            raise BadOption("register and alias need mlflow, the registry's address.")
-        if self.alias and not self.register:
-            raise BadOption("alias needs register, the model's name.")
+        _ = self.destination  # raises where that cannot be
+
+    @property
+    def destination(self) -> Destination:
+        """Where the bundle is recorded."""
+        return Destination(self.name, self.mlflow, self.register, self.alias)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -141,12 +135,22 @@ def run(argv: Sequence[str] | None) -> int:
         data=plan.data,
         candidate_threshold=job.candidate_threshold,
     )
-    write(folder, bundle, best.weights, fitted.history, history)
+    write_training(folder, bundle, best.weights, history, fitted.history)
     for metric in bundle.metrics:
         print(f"{metric.value:8.4f}  {metric.name} ({metric.data})")
     print(f"Threshold {bundle.threshold:g}, the best on the validation crops. Bundle: {folder.shown}/bundle")
     if job.mlflow:
-        print(recorded(job, settings, plan.digests, bundle, best.weights, fitted.history, history))
+        recorded = record_training(
+            "train_classifier",
+            job.destination,
+            settings,
+            plan.digests,
+            bundle,
+            best.weights,
+            steps(history),
+            fitted.history,
+        )
+        print(recorded)
     failed = {**plan.failed, **failed}
     for slide_id, error in failed.items():
         print(f"left out: {slide_id!r}: {error}", file=sys.stderr)
@@ -211,48 +215,13 @@ def counted(facts: Any) -> str:
     return ", ".join(f"{row['counts']} {row['values']}" for row in [*kinds, *subtypes])
 
 
-def write(
-    folder: Folder,
-    bundle: Any,
-    weights: Mapping[str, Any],
-    first: Sequence[Mapping[str, float]],
-    history: Sequence[Mapping[str, Any]],
-) -> None:
-    with tempfile.TemporaryDirectory() as here:
-        save_bundle(bundle, weights, here)
-        for file in Path(here).iterdir():
-            folder.write_bytes(f"bundle/{file.name}", file.read_bytes())
-    folder.write_json("history.json", list(history))
-    picture = io.BytesIO()
-    training_figure(first).savefig(picture, dpi=150)
-    folder.write_bytes("training.png", picture.getvalue())
-
-
-def recorded(
-    job: Train,
-    settings: Mapping[str, Any],
-    digests: Mapping[str, str],
-    bundle: Any,
-    weights: Mapping[str, Any],
-    first: Sequence[Mapping[str, float]],
-    history: Sequence[Mapping[str, Any]],
-) -> str:
-    """Record the training in MLflow, register the bundle where asked, and say where."""
-    with TrackedRun.start("train_classifier", tracking_uri=job.mlflow, data=digests) as tracked:
-        tracked.log_parameters(settings)
-        for metrics in history:
-            named = {k: v for k, v in metrics.items() if k != "phase"}
-            if metrics["phase"] == "subtype":
-                named = {f"subtype_phase/{k}": v for k, v in named.items()}
-            tracked.log_metrics(named, step=int(metrics["epoch"]))
-        tracked.log_figure(training_figure(first), "training.png")
-        with tempfile.TemporaryDirectory() as here:
-            save_bundle(bundle, weights, here)
-            if job.register:
-                uri = register_bundle(here, job.register, alias=job.alias, run=tracked.ref)
-                return f"Registered as {uri} by {tracked.ref}."
-            tracked.log_folder(here, "bundle")
-        return f"Recorded as {tracked.ref}."
+def steps(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, dict[str, Any]]]:
+    """Epochs as MLflow keeps them: those of the second phase under names of their own."""
+    named = []
+    for metrics in history:
+        before = "subtype_phase/" if metrics["phase"] == "subtype" else ""
+        named.append((int(metrics["epoch"]), {f"{before}{k}": v for k, v in metrics.items() if k != "phase"}))
+    return named
 
 
 if __name__ == "__main__":

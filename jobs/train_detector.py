@@ -7,16 +7,12 @@ The same command again goes on where a training stopped. Exit status: 0 trained,
 started), 3 trained, but some slides could not be read (each is named), 1 anything else.
 """
 
-import io
 import logging
 import os
-import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -24,10 +20,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.tables import as_text, domain_table
-from mitoray.models import save_bundle
-from mitoray.report.training_figure import training_figure
-from mitoray.scoring.storage import Folder
-from mitoray.tracking import TrackedRun, register_bundle
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import parted
 from mitoray.training.feed import Sampling
@@ -37,6 +29,7 @@ from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.fitting import Fitting
 from mitoray.training.source_runs import epoch_bundles
 from mitoray.training_jobs import Material, Model, assembled, claimed, parts_of, prepare
+from mitoray.training_outputs import Destination, record_training, write_bundle, write_training
 
 NOTES = ("The threshold was chosen on the validation slides. For research, not for diagnosis.",)
 
@@ -69,16 +62,16 @@ class Train:
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w.-]+", self.name):
-            raise BadOption(f"name {self.name!r} must hold letters, digits, dots, dashes and underscores only.")
         if not 0 < self.validation_share < 1:
             raise BadOption(f"validation_share must lie between 0 and 1, not {self.validation_share}.")
         if self.keep_epochs < 0:
             raise BadOption(f"keep_epochs must be 0 or more, not {self.keep_epochs}.")
-        if (self.register or self.alias) and not self.mlflow:
-            raise BadOption("register and alias need mlflow, the registry's address.")
-        if self.alias and not self.register:
-            raise BadOption("alias needs register, the model's name.")
+        _ = self.destination  # raises where that cannot be
+
+    @property
+    def destination(self) -> Destination:
+        """Where the bundle is recorded."""
+        return Destination(self.name, self.mlflow, self.register, self.alias)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,56 +112,29 @@ def run(argv: Sequence[str] | None) -> int:
     bundle = as_bundle(
         training.network, fitted, cohort, name=job.name, origin=prepared.origin(material, NOTES), data=prepared.data
     )
-    write(folder, bundle, fitted.weights, fitted.history)
+    write_training(folder, bundle, fitted.weights, fitted.history, fitted.history)
     for epoch, candidate in epoch_bundles(bundle, fitted.kept).items():
         write_bundle(folder, f"epochs/{epoch}", candidate, candidate.weights)
     print(as_text(domain_table(cohort, bundle.threshold, repeats=0)))
     print(f"Validation slides, threshold {bundle.threshold:g}, the best on them ({prepared.data}).")
     print(f"Bundle: {folder.shown}/bundle")
     if job.mlflow:
-        print(recorded(job, settings, prepared.digests, bundle, fitted.weights, fitted.history))
+        epochs = [(int(metrics["epoch"]), metrics) for metrics in fitted.history]
+        recorded = record_training(
+            "train_detector",
+            job.destination,
+            settings,
+            prepared.digests,
+            bundle,
+            fitted.weights,
+            epochs,
+            fitted.history,
+        )
+        print(recorded)
     failed = {**prepared.corpus.failed, **judged.failed}
     for slide_id, error in failed.items():
         print(f"left out: {slide_id!r}: {error}", file=sys.stderr)
     return PARTLY_FAILED if failed or skipped(fitted.history) else DONE
-
-
-def write_bundle(folder: Folder, name: str, bundle: Any, weights: Mapping[str, Any]) -> None:
-    with tempfile.TemporaryDirectory() as here:
-        save_bundle(bundle, weights, here)
-        for file in Path(here).iterdir():
-            folder.write_bytes(f"{name}/{file.name}", file.read_bytes())
-
-
-def write(folder: Folder, bundle: Any, weights: Mapping[str, Any], history: Sequence[Mapping[str, float]]) -> None:
-    write_bundle(folder, "bundle", bundle, weights)
-    folder.write_json("history.json", list(history))
-    picture = io.BytesIO()
-    training_figure(history).savefig(picture, dpi=150)
-    folder.write_bytes("training.png", picture.getvalue())
-
-
-def recorded(
-    job: Train,
-    settings: Mapping[str, Any],
-    digests: Mapping[str, str],
-    bundle: Any,
-    weights: Mapping[str, Any],
-    history: Sequence[Mapping[str, float]],
-) -> str:
-    """Record the training in MLflow, register the bundle where asked, and say where."""
-    with TrackedRun.start("train_detector", tracking_uri=job.mlflow, data=digests) as tracked:
-        tracked.log_parameters(settings)
-        for metrics in history:
-            tracked.log_metrics(metrics, step=int(metrics["epoch"]))
-        tracked.log_figure(training_figure(history), "training.png")
-        with tempfile.TemporaryDirectory() as here:
-            save_bundle(bundle, weights, here)
-            if job.register:
-                uri = register_bundle(here, job.register, alias=job.alias, run=tracked.ref)
-                return f"Registered as {uri} by {tracked.ref}."
-            tracked.log_folder(here, "bundle")
-        return f"Recorded as {tracked.ref}."
 
 
 def skipped(history: Sequence[Mapping[str, float]]) -> int:

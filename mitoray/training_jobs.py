@@ -26,8 +26,8 @@ from mitoray.models.architectures import built
 from mitoray.models.boxes import BOX_MPP, BOX_PX
 from mitoray.models.pretrained import initial_weights
 from mitoray.scoring.manifest import manifest_digest, read_manifest
-from mitoray.scoring.storage import Folder
 from mitoray.slide import options_for, redact
+from mitoray.storage import Folder
 from mitoray.tracking import RunRef, TrackedRun
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import Corpus, normalisation_of, open_corpus
@@ -136,8 +136,7 @@ def assembled(
     """The training on these slides. Raises BadLabels where no figure may be sampled, BadModel, BadOption."""
     labels, options = prepared.corpus.labels, material.storage_options
     settings = model.scaled_settings
-    if fitting.mine_at and sampling.scheme == "midog" and not sampling.hard_share:
-        raise BadOption("mine_at finds false positives, but the scheme midog shows none of them: give hard_share.")
+    sampling.check_mining(fitting.mine_at)
     normalisation = normalisation_of(train, labels, sampling, model.model_mpp, options)
     initial = None
     if model.initial:

@@ -9,14 +9,11 @@ cell, at most that radius apart, its scores would hardly differ.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import PurePosixPath
 from typing import Final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
@@ -24,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from mitoray.errors import BadDetections, BadOption
 from mitoray.evaluation.cohort import EvaluatedSlide
 from mitoray.evaluation.curves import Sweep, sweep
-from mitoray.evaluation.inputs import checked_detections
+from mitoray.evaluation.inputs import checked_detections, read_tables
 from mitoray.evaluation.matching import RADIUS_UM, FloatArray, IntArray, Matching, pairs_within
 from mitoray.models.combination import Combination
 
@@ -171,14 +168,7 @@ def read_cache(uri: str, score_columns: Sequence[str] = ()) -> pa.Table:
     single-stage run), which gives empty lists. Raises BadDetections as `read_detections`, and for scores of members
     that are missing, of unequal number or outside 0 to 1.
     """
-    filesystem, path = fsspec.url_to_fs(uri)
-    name = PurePosixPath(path).name
-    try:
-        table = pq.read_table(path, filesystem=filesystem)
-    except FileNotFoundError:
-        raise BadDetections(f"There are no detections at {name}. Give a Parquet file, or a folder of them.") from None
-    except (OSError, pa.ArrowException) as error:
-        raise BadDetections(f"{name} cannot be read as Parquet: {type(error).__name__}. Write it again.") from error
+    table, name = read_tables(uri)
     checked = checked_detections(table, name)
     detector = checked["score"]
     if "detector_score" in table.column_names:

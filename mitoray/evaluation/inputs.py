@@ -27,15 +27,19 @@ def read_detections(uri: str) -> pa.Table:
     Raises BadDetections for a missing column, a null or NaN, or a score outside 0 to 1. Warns, with counts, of negative
     coordinates and of detections at one and the same place; both are kept.
     """
+    return checked_detections(*read_tables(uri))
+
+
+def read_tables(uri: str) -> tuple[pa.Table, str]:
+    """A Parquet file, or all those in a folder, as one table; and its name for messages. Raises BadDetections."""
     filesystem, path = fsspec.url_to_fs(uri)
     name = PurePosixPath(path).name
     try:
-        table = pq.read_table(path, filesystem=filesystem)
+        return pq.read_table(path, filesystem=filesystem), name
     except FileNotFoundError:
         raise BadDetections(f"There are no detections at {name}. Give a Parquet file, or a folder of them.") from None
     except (OSError, pa.ArrowException) as error:
         raise BadDetections(f"{name} cannot be read as Parquet: {type(error).__name__}. Write it again.") from error
-    return checked_detections(table, name)
 
 
 def checked_detections(table: pa.Table, source: str) -> pa.Table:

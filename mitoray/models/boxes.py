@@ -17,6 +17,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from mitoray.errors import BadOption
 from mitoray.models.bands import bands
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
+from mitoray.models.inputs import Normaliser
 
 BOX_PX: Final = 50
 BOX_MPP: Final = 0.25
@@ -177,8 +178,7 @@ class BoxDetector:
         self.halo_um = _CONTEXT_PX * mpp
         self.device = device
         self._network = network.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+        self._normalised = Normaliser(mean, std, device)
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
         """Points that score at least `threshold`: see `Detector.detect`."""
@@ -189,8 +189,7 @@ class BoxDetector:
         found = []
         for band in bands(image.shape[2], image.shape[3], _ROWS_PX[self.device.type], _MULTIPLE_PX, _CONTEXT_PX):
             with torch.inference_mode():
-                x = image[:, :, band.start : band.stop].to(self.device)
-                x = x.to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
+                x = self._normalised(image[:, :, band.start : band.stop])
                 with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
                     centres, scores = self._network(x)
                 kept = scores[0] >= threshold

@@ -13,6 +13,7 @@ from torchvision import models
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.classifier import Classifier, Verdicts, checked_patches
+from mitoray.models.inputs import Normaliser
 from mitoray.models.layers import ConvNorm, Residual, fused
 
 BATCH: Final = 512
@@ -160,8 +161,7 @@ class PatchClassifier:
         self.has_subtypes = network.subtype is not None
         self.device = device
         self._network = network.fuse().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+        self._normalised = Normaliser(mean, std, device)
 
     def classify(self, patches: torch.Tensor) -> Verdicts:
         """See `Classifier.classify`."""
@@ -173,8 +173,7 @@ class PatchClassifier:
 
     def _probabilities(self, patches: torch.Tensor) -> np.ndarray:
         with torch.inference_mode():
-            x = patches.to(self.device).to(torch.float32, memory_format=torch.channels_last)
-            x = x.sub_(self._mean).div_(self._std)
+            x = self._normalised(patches)
             with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
                 mitosis, subtype = self._network(x)
             atypical = torch.full_like(mitosis, torch.nan) if subtype is None else subtype

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from mitoray.errors import BadOption
 from mitoray.models.bands import bands
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
+from mitoray.models.inputs import Normaliser
 from mitoray.models.layers import ConvNorm, Residual, fused
 
 _COARSEST_STRIDE: Final = 4
@@ -126,8 +127,7 @@ class HeatmapDetector:
         self.device = device
         self._stride_px = network.stride_px
         self._network = network.fuse().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+        self._normalised = Normaliser(mean, std, device)
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
         """Points that score at least `threshold`: see `Detector.detect`."""
@@ -151,7 +151,7 @@ class HeatmapDetector:
             return torch.cat(rows, dim=1).sigmoid_()
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        x = images.to(self.device).to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
+        x = self._normalised(images)
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             logits: torch.Tensor = self._network(x)
         return logits[:, 0].float()

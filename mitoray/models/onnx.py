@@ -11,6 +11,7 @@ from torch import nn
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
+from mitoray.models.inputs import Normaliser
 from mitoray.models.onnx_session import OnnxSession
 from mitoray.models.yolo import BOX_FORMATS, LAYOUTS, centres, check_layout, layout_of
 
@@ -102,8 +103,7 @@ class OnnxYoloDetector:
         self.halo_um = network.overlap_px / 2 * mpp
         self.device = device
         self._network = network
-        self._mean = torch.tensor(mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(std, device=device).view(3, 1, 1)
+        self._normaliser = Normaliser(mean, std, device)
         self._session = OnnxSession(network.onnx.cpu().numpy().tobytes(), device, torch.get_num_threads())
         side_px = self._session.side_px or network.window_px
         if side_px != network.window_px:
@@ -153,8 +153,7 @@ class OnnxYoloDetector:
             yield from self._centres(self._session.run(self._normalised(batch)))[: len(chosen)]
 
     def _normalised(self, windows: torch.Tensor) -> torch.Tensor:
-        x = windows.to(self.device).to(torch.float32).sub_(self._mean).div_(self._std)
-        return x.to(self._session.dtype).contiguous()
+        return self._normaliser(windows).to(self._session.dtype).contiguous()
 
     def _centres(self, output: NDArray[np.float32]) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         return centres(output, self.layout, self._network.box_format, self._network.figure_class)

@@ -12,7 +12,7 @@ from mitoray.counting.hotspot import densest_circle
 from mitoray.evaluation.matching import f1_score, match
 from mitoray.phantom import DOMAINS, draw_slide, plan_cohort
 from mitoray.scoring.manifest import ManifestRow
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 
 N_SLIDES: Final = 6
 SEED: Final = 2026

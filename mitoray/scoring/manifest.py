@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import quote
 
 import fsspec
 import pyarrow as pa
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 
 from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, SlideError
 from mitoray.slide import options_for, redact
+from mitoray.storage import file_stem
 
 COLUMNS: Final = ("slide_id", "uri", "case_id", "domain", "mpp", "tissue_uri")
 MAX_SLIDE_ID_BYTES: Final = 200
@@ -135,12 +135,6 @@ def _slide_id_problem(slide_id: str) -> str | None:
     if "/" in slide_id or "\\" in slide_id or slide_id.startswith("."):
         return "is not usable as a file name (it holds / or \\, or starts with a dot)"
     return None
-
-
-def file_stem(slide_id: str) -> str:
-    """The slide's output file name without suffix: reversible percent-encoding of what file systems or URIs dislike."""
-    stem = quote(slide_id, safe=" ()+,=@")
-    return "%5F" + stem[1:] if stem.startswith("_") else stem
 
 
 def slide_id_of(uri: str) -> str:

@@ -14,8 +14,8 @@ from mitoray.scoring.config import Method
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import core_rect
 from mitoray.scoring.schema import DETECTIONS, SCORES, SLIDES
-from mitoray.scoring.storage import Folder
 from mitoray.slide import Tissue, redact
+from mitoray.storage import Folder
 
 
 @dataclass(frozen=True)

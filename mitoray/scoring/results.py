@@ -8,9 +8,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from mitoray.scoring.geojson import write_geojson
-from mitoray.scoring.manifest import file_stem
 from mitoray.scoring.reduce import SlideResult
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder, file_stem
 
 SLIDES_TABLE = "slides/slides.parquet"
 

@@ -20,8 +20,8 @@ from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
 from mitoray.scoring.schema import PLAN, REGIONS
 from mitoray.scoring.stages import Levels, check_stages, second_halo_um
-from mitoray.scoring.storage import Folder
 from mitoray.slide import redact
+from mitoray.storage import Folder
 
 RECORD: Final = "run.json"
 PLANS: Final = "work/plan"

@@ -17,7 +17,7 @@ from mitoray.models import Bundle, load_bundle
 from mitoray.models import Training as Origin
 from mitoray.models.architectures import ARCHITECTURES, built
 from mitoray.models.sources import without_secrets
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import Corpus, parted
 from mitoray.training.experiments import Experiment
@@ -192,8 +192,7 @@ def fine_tunings(
     that cannot be trained.
     """
     train, validate = how.parts(target)
-    if how.fitting.mine_at and how.sampling.scheme == "midog" and not how.sampling.hard_share:
-        raise BadOption("mine_at finds false positives, but the scheme midog shows none of them: give hard_share.")
+    how.sampling.check_mining(how.fitting.mine_at)
     made = []
     for place, run in enumerate(sorted(runs, key=lambda run: run.name)):
         bundle = load_bundle(run.source, storage_options)

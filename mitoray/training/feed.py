@@ -74,6 +74,11 @@ class Sampling:
         if (self.domain_weights or self.domain_groups) and self.scheme != "fick":
             raise BadOption("domain_weights and domain_groups go with the scheme fick only.")
 
+    def check_mining(self, mine_at: Sequence[float]) -> None:
+        """Raises BadOption where false positives would be looked for (at these shares) that no patch then shows."""
+        if mine_at and self.scheme == "midog" and not self.hard_share:
+            raise BadOption("mine_at finds false positives, but the scheme midog shows none of them: give hard_share.")
+
     def places(
         self, slides: Sequence[TrainingSlide], labels: pa.Table, n: int, mpp: float, rng: np.random.Generator
     ) -> pa.Table:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import pyarrow as pa
 import ray
@@ -12,6 +12,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from mitoray.errors import SlideError
 from mitoray.models import load_bundle
 from mitoray.models.placement import KEEP_MEMORY
+from mitoray.storage import Folder, file_stem
 from mitoray.training.crop_extraction import Extraction, slide_crops
 from mitoray.training.fit import Placement
 from mitoray.training.slides import TrainingSlide
@@ -22,17 +23,8 @@ FOLDER: Final = "crops"
 _DONE: Final = pa.schema([("item", pa.int64()), ("error", pa.string())])
 
 
-class Tables(Protocol):
-    """A folder of Parquet tables on disk or in object storage, which can be sent to other processes."""
-
-    @property
-    def uri(self) -> str: ...  # noqa: D102
-    def names(self, name: str, suffix: str) -> list[str]: ...  # noqa: D102
-    def write_table(self, name: str, table: pa.Table) -> None: ...  # noqa: D102
-
-
 def extract_crops(
-    folder: Tables,
+    folder: Folder,
     slides: Sequence[TrainingSlide],
     labels: pa.Table,
     extraction: Extraction,
@@ -107,4 +99,4 @@ class _CropActor:
 
 
 def _name(slide: TrainingSlide) -> str:
-    return f"{FOLDER}/{slide.slide_id}.parquet"
+    return f"{FOLDER}/{file_stem(slide.slide_id)}.parquet"

@@ -15,14 +15,21 @@ from mitoray.training.fit import BEST_BY, Placement, Scaling
 
 @contextmanager
 def ray_here(scaling: Scaling, address: str | None, at_once: int = 1) -> Iterator[Placement]:
-    """Ray, at the address or as it is, or started here; gives what each of `at_once` trainings gets."""
+    """`connected`; gives what each of `at_once` trainings gets."""
+    with connected(address):
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        yield scaling.placed([(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes], at_once)
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[None]:
+    """Ray, at the address or as it is, or started here and ended with the block; it keeps its logs to itself."""
     mine = not ray.is_initialized()
     if mine:
         ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-        yield scaling.placed([(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in nodes], at_once)
+        yield
     finally:
         if mine:
             ray.shutdown()

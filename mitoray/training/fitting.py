@@ -15,6 +15,7 @@ from torch import nn
 
 from mitoray.errors import BadOption
 from mitoray.models import Normalisation
+from mitoray.models.inputs import Normaliser
 from mitoray.training.augment import Augmentation, augment
 from mitoray.training.patches import Patches, centred
 
@@ -177,8 +178,7 @@ class Fitter:
         )
         self._precision = _precision(fitting.precision, device)
         self._scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
-        self._mean = torch.tensor(normalisation.mean, device=device).view(3, 1, 1)
-        self._std = torch.tensor(normalisation.std, device=device).view(3, 1, 1)
+        self._normalised = Normaliser(normalisation.mean, normalisation.std, device)
 
     def run_epoch(self, batches: Iterable[tuple[Patches, int]]) -> Outcome:
         """Train on the epoch's batches, each with its number of unreadable patches. Raises Diverged."""
@@ -216,8 +216,7 @@ class Fitter:
         batch = batch.to(self.device)
         if self._augmentation is not None and len(batch.images):
             batch = augment(batch, rng, self._augmentation, output_px=self._output_px)
-        x = centred(batch.images, self._crop_px or batch.images.shape[-1])
-        x = x.to(torch.float32, memory_format=torch.channels_last).sub_(self._mean).div_(self._std)
+        x = self._normalised(centred(batch.images, self._crop_px or batch.images.shape[-1]))
         with torch.autocast(self.device.type, self._precision, enabled=self._precision != torch.float32):
             loss = self._objective(x, batch.known)
         self._optimiser.zero_grad()

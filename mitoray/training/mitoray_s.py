@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -196,7 +196,7 @@ def bordered(patches: Patches, rng: np.random.Generator) -> Patches:
         place = centres_px[i, :, axis]
         hidden = place > side - depth - 0.5 if far else place < depth - 0.5
         centres_px[i, hidden] = torch.nan
-    return Patches(images, centres_px)
+    return replace(patches, images=images, centres_px=centres_px)
 
 
 def choose_threshold(detector: Detector, real: RealMaterial, augmentation: Augmentation) -> float:

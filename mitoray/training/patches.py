@@ -95,10 +95,14 @@ class Tissue:
         mask = segment_tissue(small.numpy().astype(np.uint8), mpp * _LOOK_PX)
         self._tissue_px = np.argwhere(mask | ~mask.any())[:, ::-1] * _LOOK_PX + _LOOK_PX // 2
 
+    def places(self, n: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """Random places (n, 2) on tissue, px of the image as (x, y)."""
+        return self._tissue_px[rng.integers(len(self._tissue_px), size=n)].astype(float)
+
     def views(self, n: int, view_px: int, rng: np.random.Generator) -> Patches:
         """Half of the views around a mistake, as soon as there are any; the others around any tissue."""
         limit = np.array([self.image.shape[2], self.image.shape[1]]) - view_px
-        around = self._tissue_px[rng.integers(len(self._tissue_px), size=n)].astype(float)
+        around = self.places(n, rng)
         if len(self.mistakes_px):
             half = n // 2
             around[:half] = self.mistakes_px[rng.integers(len(self.mistakes_px), size=half)]

@@ -11,7 +11,7 @@ from mitoray.errors import BadModel, BadOption
 from mitoray.models import Bundle, Metric, load_bundle
 from mitoray.models.bundle import CARD_FILE
 from mitoray.models.sources import SHIPPED, without_secrets
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 
 SOURCE: Final = "bundle"
 """Folder of the bundle that the source domain chose, where a run holds several."""

@@ -1,6 +1,6 @@
 """How well classifiers tell atypical from normal figures on real crops, with intervals over slides.
 
-python tests/benchmarks/atypical_quality.py --data-dir data --models mitoray-c run/bundle
+python tests/benchmarks/atypical_quality.py --data-dir data --models run/bundle
 
 The crops, AMi-Br of MIDOG 2021, are for evaluation only: human breast, three scanners, none trained on.
 """
@@ -20,7 +20,7 @@ from mitoray.training.patches import centred
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--data-dir", type=Path, required=True, help="folder with crops/")
-parser.add_argument("--models", nargs="+", default=["mitoray-c"], help="URIs of bundles with a subtype head")
+parser.add_argument("--models", nargs="+", required=True, help="URIs of bundles with a subtype head")
 parser.add_argument("--repeats", type=int, default=1000, help="bootstrap draws of slides")
 arguments = parser.parse_args()
 

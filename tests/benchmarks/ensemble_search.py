@@ -15,9 +15,9 @@ import ray
 
 from mitoray.evaluation.candidate_cache import CandidateCache, SlideCandidates
 from mitoray.evaluation.cohort import EvaluatedSlide
-from mitoray.evaluation.ensemble_search import WeightSearch, search_weights
 from mitoray.evaluation.ensembles import ALL, Objective, Thresholds, combination_of, judged, starts
 from mitoray.report.text import as_text
+from mitoray.training.experiments_weights import WeightSearch, search_weights
 
 SIDE_UM = 5_000.0
 QUALITY = (1.0, 1.2, 1.4)

@@ -8,7 +8,6 @@ import pytest
 from mitoray.errors import BadDetections, BadLabels, BadOption
 from mitoray.evaluation.candidate_cache import CandidateCache, SlideCandidates
 from mitoray.evaluation.cohort import EvaluatedSlide
-from mitoray.evaluation.ensemble_search import WeightSearch, search_weights
 from mitoray.evaluation.ensembles import (
     ALL,
     Objective,
@@ -22,6 +21,7 @@ from mitoray.evaluation.ensembles import (
 )
 from mitoray.evaluation.matching import f1_score, match
 from mitoray.models.combination import Combination
+from mitoray.training.experiments_weights import WeightSearch, search_weights
 
 
 def simulated(n_slides=6, n_candidates=40, quality=(0.6, 1.0, 1.4), seed=0, shift=0.0):

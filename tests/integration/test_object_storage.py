@@ -9,7 +9,7 @@ from mitoray.scoring.config import Cohort, Resources
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
-from mitoray.scoring.storage import Folder
+from mitoray.storage import Folder
 
 REAL = Path(__file__).parents[2] / "../shared/data/slides"
 """Two real slides, of which one does not know its µm/px; without them the test runs on phantoms alone."""

@@ -12,10 +12,12 @@ from PIL import Image
 from mitoray.models import load_bundle
 from mitoray.phantom import draw_cohort, draw_patches
 from mitoray.training import quality
+from mitoray.training.crops import read_crop_table
 from mitoray.training.material import COARSE_SLIDE, CROP_FILES, EVALUATION_FILE, read_image, read_real
 from mitoray.training.mitoray_s import MaterialFeed, Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "jobs"))
+import crops_of_phantoms_and_tissue
 import train_mitoray_s
 
 
@@ -83,3 +85,27 @@ def test_held_out_material_is_never_served(data_dir):
 
 def corner(image):
     return image.numpy().tobytes()
+
+
+def test_crops_of_tissue_and_phantoms_go_with_published_ones(data_dir, tmp_path, capsys):
+    output = tmp_path / "others/crops.parquet"
+    options = ["--data-dir", str(data_dir), "--output", str(output)]
+    assert crops_of_phantoms_and_tissue.main([*options, "--random-negatives", "40", "--phantom-patches", "3"]) == 0
+    crops = read_crop_table(str(output))
+    rows = crops.to_pylist()
+    assert {(row["domain"], row["kind"]) for row in rows} >= {
+        ("tissue", "random"),
+        ("phantom", "mitotic_figure"),
+        ("phantom", "imposter"),
+    }
+    assert not any(row["subtype"] for row in rows)
+    assert f"{len(rows)} crops" in capsys.readouterr().out
+    red = read_real(data_dir).tissue[0].numpy()
+    of_tissue = [row for row in rows if row["domain"] == "tissue"]
+    for row in rows:
+        with Image.open(io.BytesIO(row["image"])) as image:
+            assert image.width == image.height == pytest.approx(32 / row["mpp"], abs=0.5)
+            if row is of_tissue[0]:
+                found = np.lib.stride_tricks.sliding_window_view(red, image.size) == np.asarray(image)[..., 0]
+                assert found.all(axis=(2, 3)).any()
+    assert crops_of_phantoms_and_tissue.main([*options, "--random-negatives", "0"]) == 2

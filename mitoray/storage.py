@@ -1,4 +1,4 @@
-"""The run's folder, on disk or in object storage, through fsspec."""
+"""A job's output folder, on disk or in object storage, through fsspec, and the names of files in it."""
 
 import io
 import json
@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import fsspec
 import pyarrow as pa
@@ -107,3 +108,9 @@ class Folder:
             batch = paths[first : first + _FILES_AT_ONCE]
             contents = self.filesystem.cat(batch)
             yield from (pq.read_table(io.BytesIO(contents[path]), columns=columns) for path in batch)
+
+
+def file_stem(slide_id: str) -> str:
+    """The slide's output file name without suffix: reversible percent-encoding of what file systems or URIs dislike."""
+    stem = quote(slide_id, safe=" ()+,=@")
+    return "%5F" + stem[1:] if stem.startswith("_") else stem

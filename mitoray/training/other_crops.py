@@ -1,6 +1,5 @@
-"""What the shipped classifier learns from besides published crops of figures: tissue without any, and phantoms."""
+"""What a classifier learns from besides published crops of figures: tissue without any, and phantoms."""
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -8,26 +7,25 @@ from typing import Any, Final
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image
 from scipy.spatial import cKDTree
 
 from mitoray.models import Detector
 from mitoray.phantom import DOMAINS, draw_patches
-from mitoray.slide import segment_tissue
-from mitoray.training.crops import CROPS
+from mitoray.training.crops import CROPS, png
 from mitoray.training.material import NATIVE_MPP, at_mpp, read_real
+from mitoray.training.patches import Tissue
 
 CROP_UM: Final = 32.0
 """Side of a crop, as the published ones have it, so that no size tells figures from others."""
 MISTAKE_SCORE: Final = 0.05
-_LOOK_PX: Final = 16
 _DRAWN_PX: Final = 512
+_FIELD_PX: Final = 1024
 
 
 def other_crops(
     data_dir: Path, detector: Detector, *, random_negatives: int, phantom_patches: int, seed: int
 ) -> pa.Table:
-    """Crops, schema `CROPS`, at 0.25 µm/px.
+    """Crops of 32 µm, schema `CROPS`, at the µm/px of what they are cut from.
 
     The detector's false positives, and `random_negatives` other places, in the tissue without figures that may be
     trained on; figures and imposters of `phantom_patches` drawn patches of each phantom domain, without subtypes: these
@@ -41,18 +39,18 @@ def other_crops(
 def _tissue(image: torch.Tensor, detector: Detector, n: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
     (points,) = detector.detect(at_mpp(image, detector.mpp)[None], MISTAKE_SCORE)
     mistakes = (points.xy_px.astype(float) + 0.5) * detector.mpp / NATIVE_MPP - 0.5
-    small = at_mpp(image, NATIVE_MPP * _LOOK_PX).permute(1, 2, 0).numpy()
-    row, column = np.nonzero(segment_tissue(small, NATIVE_MPP * _LOOK_PX))
-    chosen = rng.choice(len(row), n)
-    anywhere = np.column_stack([column[chosen], row[chosen]]) * _LOOK_PX + rng.uniform(0, _LOOK_PX, (n, 2))
+    reach = CROP_UM / NATIVE_MPP / 2
+    anywhere = Tissue(image, NATIVE_MPP).places(n, rng) + rng.uniform(-reach, reach, (n, 2))
     if len(mistakes):
-        anywhere = anywhere[cKDTree(mistakes).query(anywhere)[0] > CROP_UM / 4 / NATIVE_MPP]
+        anywhere = anywhere[cKDTree(mistakes).query(anywhere)[0] > reach / 2]
     for kind, places in (("mined", mistakes), ("random", anywhere)):
         for number, (x, y) in enumerate(places):
-            if (crop := _cut(image, x, y, NATIVE_MPP)) is not None:
-                # Neighbours show the same tissue: they stay in one part of the training, as a case.
-                case = f"tissue-{int(x // 1024)}-{int(y // 1024)}"
-                yield _row(f"tissue-{kind}-{number}", case, "tissue", kind, None, NATIVE_MPP, crop)
+            # A field is a case, and no crop reaches into another: what trains and what validates share no tissue.
+            column, row = (int(place // _FIELD_PX) for place in (x, y))
+            field = image[:, row * _FIELD_PX :, column * _FIELD_PX :][:, :_FIELD_PX, :_FIELD_PX]
+            crop = _cut(field, x - column * _FIELD_PX, y - row * _FIELD_PX, NATIVE_MPP)
+            if crop is not None:
+                yield _row(f"tissue-{kind}-{number}", f"tissue-{column}-{row}", "tissue", kind, NATIVE_MPP, crop)
 
 
 def _phantoms(n: int, seed: int) -> Iterator[dict[str, Any]]:
@@ -63,7 +61,7 @@ def _phantoms(n: int, seed: int) -> Iterator[dict[str, Any]]:
             crop = _cut(image, label["x_px"], label["y_px"], domain.mpp)
             if crop is not None and label["kind"] in ("mitotic_figure", "imposter"):
                 case = f"{name}-{label['patch']}"
-                yield _row(f"{name}-{number}", case, "phantom", label["kind"], None, domain.mpp, crop)
+                yield _row(f"{name}-{number}", case, "phantom", label["kind"], domain.mpp, crop)
 
 
 def _cut(image: torch.Tensor, x: float, y: float, mpp: float) -> torch.Tensor | None:
@@ -75,10 +73,6 @@ def _cut(image: torch.Tensor, x: float, y: float, mpp: float) -> torch.Tensor | 
     return image[:, top : top + side, left : left + side]
 
 
-def _row(
-    crop_id: str, case: str, domain: str, kind: str, subtype: str | None, mpp: float, crop: torch.Tensor
-) -> dict[str, Any]:
-    file = io.BytesIO()
-    Image.fromarray(crop.permute(1, 2, 0).numpy()).save(file, "PNG")
+def _row(crop_id: str, case: str, domain: str, kind: str, mpp: float, crop: torch.Tensor) -> dict[str, Any]:
     place = {"crop_id": crop_id, "slide_id": case, "case_id": case, "domain": domain}
-    return {**place, "kind": kind, "subtype": subtype, "mpp": mpp, "image": file.getvalue()}
+    return {**place, "kind": kind, "mpp": mpp, "image": png(crop.permute(1, 2, 0).numpy())}

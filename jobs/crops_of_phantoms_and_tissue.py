@@ -1,6 +1,6 @@
-"""Write the crops of tissue and phantoms that the shipped classifier is trained on, besides published crops of figures.
+"""Write crops of tissue and phantoms, for a classifier to be trained on besides published crops of figures.
 
-    python jobs/crops_for_mitoray_c.py --data-dir data --output others.parquet
+    python jobs/crops_of_phantoms_and_tissue.py --data-dir data --output others.parquet
     python jobs/train_classifier.py --crops '[atnorm-br.parquet, atnorm-md.parquet, others.parquet]' --model-mpp 0.5 \
         --exchange-probability 0.6 --output run
 
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.errors import BadModel, BadOption
 from mitoray.models import load_bundle
-from mitoray.training.mitoray_c import other_crops
+from mitoray.training.other_crops import other_crops
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(argv: Sequence[str] | None) -> int:
-    parser = JobParser("crops_for_mitoray_c", __doc__.partition("\n")[0])
+    parser = JobParser("crops_of_phantoms_and_tissue", __doc__.partition("\n")[0])
     parser.add_class_arguments(Crops)
     (job,) = parser.parsed(argv, Crops)
     crops = other_crops(
