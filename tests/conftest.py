@@ -15,10 +15,10 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="session")
 def ray_session():
-    """A real Ray on two CPUs, started once."""
+    """A real Ray on two CPUs, started once, with the dashboard that trainings need: see `connected`."""
     import ray
 
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, include_dashboard=True, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

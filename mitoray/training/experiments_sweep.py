@@ -107,7 +107,7 @@ def sweep(
     )
     scheduler = ASHAScheduler(
         time_attr="epoch",
-        max_t=epochs,
+        max_t=epochs + 1,  # never reached: trials that come that far end by themselves
         grace_period=min(search.grace_epochs, epochs),
         reduction_factor=search.reduction,
     )

@@ -23,10 +23,14 @@ def ray_here(scaling: Scaling, address: str | None, at_once: int = 1) -> Iterato
 
 @contextmanager
 def connected(address: str | None) -> Iterator[None]:
-    """Ray, at the address or as it is, or started here and ended with the block; it keeps its logs to itself."""
+    """Ray, at the address or as it is, or started here and ended with the block; it keeps its logs to itself.
+
+    With its dashboard: Ray Train asks that whether a training still lives, and without an answer never frees what a
+    training held that Ray Tune stopped. The next ones would wait forever.
+    """
     mine = not ray.is_initialized()
     if mine:
-        ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        ray.init(address, include_dashboard=True, logging_level=logging.ERROR, log_to_driver=False)
     logging.getLogger("ray").setLevel(logging.ERROR)
     try:
         yield
