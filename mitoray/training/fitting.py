@@ -84,7 +84,8 @@ class Fitting:
             raise BadOption(f"mine_at must hold shares between 0 and 1, not {list(self.mine_at)}.")
         if any(self._mining_epoch(share) >= self.epochs for share in self.mine_at):
             raise BadOption(
-                f"mine_at {list(self.mine_at)} leaves no epoch of {self.epochs} to learn from what is found."
+                f"mine_at {list(self.mine_at)} leaves no epoch of {self.epochs} to learn from what is found: "
+                "give more epochs or smaller shares."
             )
 
     def mines_before(self, epoch: int) -> bool:

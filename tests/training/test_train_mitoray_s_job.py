@@ -51,7 +51,7 @@ def data_dir(tmp_path):
 def test_the_job_trains_judges_and_writes_a_bundle(data_dir, tmp_path, monkeypatch, capsys, ray_session):
     monkeypatch.setattr(quality, "SLIDE_UM", 100.0)
     output = tmp_path / "bundle"
-    options = ["--data-dir", str(data_dir), "--output", str(output), "--epochs", "2", "--steps", "3", "--threads", "1"]
+    options = ["--data-dir", str(data_dir), "--output", str(output), "--epochs", "7", "--steps", "1", "--threads", "1"]
     assert train_mitoray_s.main(options) == 0
     bundle = load_bundle(str(output))
     assert bundle.mpp == 0.5
