@@ -18,7 +18,7 @@ from mitoray.errors import BadOption
 
 FloatArray = NDArray[np.float64]
 
-_BORDER: Final = 1.0 + 1e-8
+BORDER: Final = 1.0 + 1e-8
 """Points this close to the border count as on it, so that a circle through two points holds both despite rounding."""
 
 _FEW: Final = 32
@@ -49,8 +49,8 @@ class Hotspot:
     def contains(self, points_um: FloatArray) -> NDArray[np.bool_]:
         """Which of the (n, 2) points lie inside or on the border: `count` of those the hotspot was found for."""
         half_axes = np.array([self.width_um, self.height_um]) / 2
-        offsets = (_checked(points_um) - (self.x_um, self.y_um)) / half_axes
-        inside: NDArray[np.bool_] = np.linalg.norm(offsets, ord=_NORM[self.shape], axis=1) <= _BORDER
+        offsets = (checked_points(points_um) - (self.x_um, self.y_um)) / half_axes
+        inside: NDArray[np.bool_] = np.linalg.norm(offsets, ord=_NORM[self.shape], axis=1) <= BORDER
         return inside
 
 
@@ -64,8 +64,7 @@ def densest_circle(points_um: FloatArray, area_mm2: float = 2.0) -> Hotspot | No
     nearest the points' centroid is taken, whatever the order of the points. None where there are no points.
     Raises BadOption for an area that is not positive, or points that are not finite pairs.
     """
-    diameter_um = 2 * float(np.sqrt(_area_um2(area_mm2) / np.pi))
-    return _densest(points_um, "circle", area_mm2, diameter_um, diameter_um)
+    return _densest(points_um, "circle", area_mm2, *field_size_um("circle", area_mm2))
 
 
 def densest_rectangle(points_um: FloatArray, area_mm2: float = 2.37, aspect: float = 4 / 3) -> Hotspot | None:
@@ -74,19 +73,29 @@ def densest_rectangle(points_um: FloatArray, area_mm2: float = 2.37, aspect: flo
     points_um: (n, 2) float64, µm. `aspect` is width over height: 4/3 lies (landscape), 3/4 stands (portrait).
     Borders, ties, exactness, None and errors as in `densest_circle`.
     """
-    if not (np.isfinite(aspect) and aspect > 0):
-        raise BadOption(f"aspect is width over height and must be a positive number, not {aspect}")
-    width_um = float(np.sqrt(_area_um2(area_mm2) * aspect))
-    return _densest(points_um, "rectangle", area_mm2, width_um, width_um / aspect)
+    return _densest(points_um, "rectangle", area_mm2, *field_size_um("rectangle", area_mm2, aspect))
 
 
-def _area_um2(area_mm2: float) -> float:
+def field_size_um(shape: Literal["circle", "rectangle"], area_mm2: float, aspect: float = 4 / 3) -> tuple[float, float]:
+    """Width and height in µm of a field: a circle's diameter twice, or sides with `aspect`, width over height.
+
+    Raises BadOption for an area or aspect that is not positive, or another shape.
+    """
     if not (np.isfinite(area_mm2) and area_mm2 > 0):
         raise BadOption(f"area_mm2 must be a positive number of mm², not {area_mm2}")
-    return area_mm2 * 1e6
+    if not (np.isfinite(aspect) and aspect > 0):
+        raise BadOption(f"aspect is width over height and must be a positive number, not {aspect}")
+    if shape == "circle":
+        diameter_um = 2 * float(np.sqrt(area_mm2 * 1e6 / np.pi))
+        return diameter_um, diameter_um
+    if shape == "rectangle":
+        width_um = float(np.sqrt(area_mm2 * 1e6 * aspect))
+        return width_um, width_um / aspect
+    raise BadOption(f"a field of view is a circle or a rectangle, not {shape!r}")
 
 
-def _checked(points_um: FloatArray) -> FloatArray:
+def checked_points(points_um: FloatArray) -> FloatArray:
+    """The points as (n, 2) float64. Raises BadOption where they are not finite pairs."""
     points = np.asarray(points_um, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
         raise BadOption(f"points must have the shape (n, 2), x and y in µm, not {points.shape}")
@@ -98,7 +107,7 @@ def _checked(points_um: FloatArray) -> FloatArray:
 def _densest(
     points_um: FloatArray, shape: Literal["circle", "rectangle"], area_mm2: float, width_um: float, height_um: float
 ) -> Hotspot | None:
-    points_um = _checked(points_um)
+    points_um = checked_points(points_um)
     if len(points_um) == 0:
         return None
     half_axes = np.array([width_um, height_um]) / 2
@@ -123,7 +132,7 @@ class _Search:
 
     def _count(self, centres: FloatArray, radius: float) -> NDArray[np.int64]:
         counts: NDArray[np.int64] = self._tree.query_ball_point(
-            centres, radius * _BORDER, p=self._norm, return_length=True
+            centres, radius * BORDER, p=self._norm, return_length=True
         )
         return counts
 
@@ -176,8 +185,8 @@ class _Search:
 
         False, and nothing done, where the undecided points are too many.
         """
-        points = self._points[self._tree.query_ball_point(centre, (1 + reach) * _BORDER, p=self._norm)]
-        undecided = np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / _BORDER
+        points = self._points[self._tree.query_ball_point(centre, (1 + reach) * BORDER, p=self._norm)]
+        undecided = np.linalg.norm(points - centre, ord=self._norm, axis=1) >= (1 - reach) / BORDER
         certain = len(points) - undecided.sum()
         points, times = np.unique(points[undecided], axis=0, return_counts=True)
         if self._norm == 2 and len(points) > _MANY:
@@ -185,7 +194,7 @@ class _Search:
         window = (centre - side / 2 - _LEAST_SIDE, centre + side / 2 + _LEAST_SIDE)
         crossings = _circle_crossings if self._norm == 2 else _square_crossings
         candidates = crossings(points, self._centroid, window)
-        covered = np.linalg.norm(candidates[:, None] - points, ord=self._norm, axis=2) <= _BORDER
+        covered = np.linalg.norm(candidates[:, None] - points, ord=self._norm, axis=2) <= BORDER
         self._offer(candidates, certain + covered @ times)
         return True
 
@@ -202,7 +211,7 @@ def _circle_crossings(points: FloatArray, origin: FloatArray, window: tuple[Floa
     first, second = np.triu_indices(len(points), k=1)
     chord = points[second] - points[first]
     apart = np.hypot(chord[:, 0], chord[:, 1])
-    crossing = (apart > 0) & (apart <= 2 * _BORDER)
+    crossing = (apart > 0) & (apart <= 2 * BORDER)
     first, second, chord, apart = first[crossing], second[crossing], chord[crossing], apart[crossing]
     height = np.sqrt(np.maximum(1 - apart**2 / 4, 0))
     sideways = np.stack([-chord[:, 1], chord[:, 0]], axis=1) / apart[:, None] * height[:, None]
