@@ -78,7 +78,7 @@ def count_map(
     step_um: float = 100.0,
     aspect: float = 4 / 3,
 ) -> CountMap:
-    """Count the points in a field of view laid around every centre of a grid: a moving window.
+    """Count the points in a field of view laid around every centre of a grid: a moving window (Aubreville et al. 2020).
 
     points_um: (n, 2) float64, µm of the slide, origin top-left. extent_um: width and height of the slide. shape, area
     and aspect (width over height, of rectangles): as in `densest_circle` and `densest_rectangle`, whose count none of
