@@ -88,3 +88,24 @@ def half_chord(offset: FloatArray, shape: Shape) -> FloatArray:
         return np.full(offset.shape, BORDER)
     chord: FloatArray = np.sqrt(np.maximum(BORDER**2 - offset**2, 0))
     return chord
+
+
+def cells_around(mask: NDArray[np.bool_], grid: Grid, shape: Shape, width_um: float, height_um: float) -> FloatArray:
+    """Share of the field around each centre that is true in a mask on the grid's centres: (rows, columns) float64.
+
+    mask: (rows, columns) bool. A cell counts whole, by its centre; what lies outside the grid is false.
+    """
+    runs = np.zeros((grid.rows, grid.columns + 1), np.int32)
+    np.cumsum(mask, axis=1, out=runs[:, 1:])
+    at, found, n_cells = np.arange(grid.columns), np.zeros(mask.shape, np.int32), 0
+    for up in range(int(height_um / 2 * BORDER / grid.step_y_um) + 1):
+        offset = np.array([up * grid.step_y_um / (height_um / 2)])
+        reach = int(width_um / 2 / grid.step_x_um * half_chord(offset, shape)[0])
+        n_cells += (2 * reach + 1) * (2 if up else 1)
+        if up >= grid.rows:
+            continue
+        line = runs[:, np.minimum(at + reach + 1, grid.columns)] - runs[:, np.maximum(at - reach, 0)]
+        found[up:] += line[: grid.rows - up]
+        if up:
+            found[:-up] += line[up:]
+    return found / n_cells
