@@ -12,8 +12,7 @@ manifest (nothing was started), 3 some slides failed or were scored in part (eac
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,13 +25,16 @@ import pyarrow as pa
 import ray
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
-from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.errors import BadManifest, BadModel, BadOption, MitorayError, OutputBelongsToAnotherRun
+from mitoray.report.cards import keep_cards
+from mitoray.report.cohort_report import REPORT, ReportSource, write_report
 from mitoray.report.text import as_text
 from mitoray.scoring import demo
 from mitoray.scoring.config import Cohort, Method, Resources
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
+from mitoray.scoring.tasks import ray_for_job
 from mitoray.storage import Folder
 
 DEMO_FOLDER: Final = Path("mitoray-demo")
@@ -51,6 +53,7 @@ class Options:
             URI, models:/name@alias or models:/name/version, of the model's µm/px or coarser. Its thresholds count, and
             detections tell atypical figures where it does. None: single-stage, the model's scores are final.
         output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
+        report: write report.html into the output as well, to look at the slides: see jobs/report.py.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
         log_level: how much mitoray tells of what it does.
@@ -61,6 +64,7 @@ class Options:
     model: str = "mitoray-s"
     classifier: str | None = None
     output: str | None = None
+    report: bool = True
     storage_options: dict[str, Any] | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "warning"
 
@@ -85,16 +89,31 @@ def run(argv: Sequence[str] | None) -> int:
         rows = _rows(options)
     output = options.output or str(DEMO_FOLDER / "run")
     scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options, options.classifier))
-    with _ray():
+    with ray_for_job(ray_address()):
         if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
         if is_demo:
             draw = ray.remote(demo.draw)
             ray.get([draw.remote(row, index) for index, row in enumerate(rows)])
         slides = score_cohort(scoring, resources)
-    if is_demo:
-        print(as_text(demo.compare(slides, scoring.folder)))
-    return _told(slides, scoring.folder)
+        if is_demo:
+            print(as_text(demo.compare(slides, scoring.folder)))
+        status = _told(slides, scoring.folder)
+        if options.report:
+            _report(scoring, options)
+    return status
+
+
+def _report(scoring: Run, options: Options) -> None:
+    """The page on which to look at the results. They are safe already, so that its failing is told and no more."""
+    models = {"model": scoring.bundle, **({"classifier": scoring.classifier} if scoring.classifier else {})}
+    uris = {row.slide_id: row.uri for row in scoring.cohort.rows}
+    try:
+        keep_cards(scoring.folder, models)
+        size = write_report(ReportSource(scoring.folder, options.storage_options, uris))
+        print(f"Report: {scoring.folder.shown}/{REPORT} ({size / 1e6:.1f} MB)")
+    except (MitorayError, OSError) as error:
+        print(f"The report could not be written: {error}. jobs/report.py tries again.", file=sys.stderr)
 
 
 def _rows(options: Options) -> list[ManifestRow]:
@@ -105,20 +124,6 @@ def _rows(options: Options) -> list[ManifestRow]:
     if options.manifest:
         return read_manifest(options.manifest, options.storage_options)
     return manifest_from_globs(options.slides or [], options.storage_options)
-
-
-@contextmanager
-def _ray() -> Iterator[None]:
-    """Ray, on the cluster of this job or address, on one that runs here, or started for the purpose."""
-    if ray.is_initialized():
-        yield
-        return
-    ray.init(ray_address(), include_dashboard=False, logging_level=logging.ERROR)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def _told(slides: pa.Table, folder: Folder) -> int:

@@ -122,3 +122,19 @@ class TrackingUnreachable(MitorayError):
 
 class TrainingFailed(MitorayError):
     """A training that ended before its last epoch."""
+
+
+class BadClinicalTable(MitorayError):
+    """A clinical table that cannot be read, or lacks a column it needs."""
+
+
+class TooFewEvents(MitorayError):
+    """A comparison of survival with no event, or fewer than it needs, to compare by."""
+
+
+class UndefinedHazardRatio(MitorayError):
+    """A hazard ratio that the data cannot give: its covariate is constant, repeats others, or separates the events."""
+
+
+class NotARun(MitorayError):
+    """A folder that should hold a scored cohort, and does not."""
