@@ -46,6 +46,11 @@ class TissueFields:
         x_um, y_um = centres[np.argmin(np.hypot(*(centres - near_um).T))]
         return Hotspot(float(x_um), float(y_um), count, self.area_mm2, self.shape, self.width_um, self.height_um)
 
+    def share_of(self, field: Hotspot) -> float:
+        """The share of tissue of a field that `densest` found."""
+        row = round((field.y_um - self.grid.y_um) / self.grid.step_y_um)
+        return float(self.shares[row, round((field.x_um - self.grid.x_um) / self.grid.step_x_um)])
+
     def placement_interval(self, least_share: float, level: float = LEVEL) -> CountInterval | None:
         """What a field counts that is laid at random where it holds enough tissue: the central interval of all such.
 

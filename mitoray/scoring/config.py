@@ -28,6 +28,8 @@ class Method:
             (Aubreville 2020).
         hotspot_mm2: area of the circular field of view, mm² (Fick 2024).
         hotspot_hpf_mm2: area of the 4:3 rectangular field of view, mm²; 2.37 mm² are 10 HPF (Aubreville 2020).
+        hotspot_tissue_share: least share of either field that is tissue, 0 to 1; centres are then those of the tissue
+            mask's px. 0 takes the densest field wherever it lies.
     """
 
     threshold: float | None = None
@@ -38,6 +40,7 @@ class Method:
     nms_radius_um: float = 6.25
     hotspot_mm2: float = 2.0
     hotspot_hpf_mm2: float = 2.37
+    hotspot_tissue_share: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("threshold", "candidate_threshold", "detector_threshold"):
@@ -53,6 +56,7 @@ class Method:
             ("nms_radius_um", 1, 25),
             ("hotspot_mm2", 0.01, 100),
             ("hotspot_hpf_mm2", 0.01, 100),
+            ("hotspot_tissue_share", 0, 1),
         ):
             if not low <= getattr(self, name) <= high:
                 raise BadOption(f"{name} must lie between {low} and {high}, not {getattr(self, name)}.")

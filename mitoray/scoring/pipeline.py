@@ -34,8 +34,8 @@ _GATHER_S: Final = 5.0
 def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool = True) -> pa.Table:
     """Score a cohort on the Ray cluster that this process is connected to; returns its SLIDES table.
 
-    Writes `detections/`, `geojson/`, `slides/`, `slides.csv` and `run.json` into the run's folder, and resumes what an
-    earlier attempt left there. A slide that fails is a row with its error.
+    Writes `detections/`, `geojson/`, `slides/`, `slides.csv`, `cases/`, `cases.csv` and `run.json` into its folder, and
+    resumes what an earlier attempt left there. A slide that fails is a row with its error.
     """
     if run.status == "complete":
         return run.slides()
@@ -223,7 +223,7 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
         # The tasks get what they need and no more: each its own slide's plan, and none the model, for whose sake they
         # would have to import torch.
         folder, method = run.folder, run.cohort.method
-        default, by_domain = run.deciding.threshold, run.deciding.thresholds
+        default, by_domain, calibrated = run.deciding.threshold, run.deciding.thresholds, run.calibrated
         files_of = run.files_by_slide()
         work = ray.put(
             [
@@ -242,7 +242,7 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
             else:
                 threshold = method.threshold_for(source.domain, default, by_domain)
                 scores = slide_scores(folder, files, source.slide_id)
-                row = write_slide(folder, plan, reduce_slide(source, plan, scores, method, threshold))
+                row = write_slide(folder, plan, reduce_slide(source, plan, scores, method, threshold, calibrated))
             return pa.Table.from_pylist([row], schema=SLIDES).append_column("index", [[index]])
 
         with slide_bar("counting", len(run.cohort.rows), progress) as bar:

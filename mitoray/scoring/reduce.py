@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mitoray.counting.hotspot import Hotspot, densest_circle, densest_rectangle
+from mitoray.counting.hotspot import Hotspot
 from mitoray.evaluation.matching import nms
 from mitoray.scoring.config import Method
+from mitoray.scoring.counts import count_slide, points_px
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import core_rect
 from mitoray.scoring.schema import DETECTIONS, SCORES, SLIDES
@@ -40,13 +40,19 @@ def slide_scores(folder: Folder, files: Sequence[str], slide_id: str) -> pa.Tabl
 
 
 def reduce_slide(
-    source: ManifestRow, plan: Mapping[str, Any], scores: pa.Table, method: Method, threshold: float
+    source: ManifestRow,
+    plan: Mapping[str, Any],
+    scores: pa.Table,
+    method: Method,
+    threshold: float,
+    calibrated: bool = False,
 ) -> SlideResult:
     """Detections of one slide, best first, and its counts.
 
     plan: the slide's PLAN row. scores: its SCORES rows; a region that was tried again has several, of which a scored
     one wins. Of the candidates in tissue the best of each group within `nms_radius_um` stays. Those whose score
-    reaches `threshold` count; with a lower `candidate_threshold` the detections hold more.
+    reaches `threshold` count; with a lower `candidate_threshold` the detections hold more. calibrated: whether scores
+    are probabilities, so that the count has an interval from them.
     """
     mpp = plan["mpp"]
     tissue = Tissue.from_png(plan["tissue_png"], plan["width_px"], plan["height_px"], mpp)
@@ -69,21 +75,8 @@ def reduce_slide(
         return SlideResult(row, DETECTIONS.empty_table())
     lowest = threshold if method.candidate_threshold is None else method.candidate_threshold
     detections = _suppressed(_candidates(scored, source.slide_id, lowest), tissue, method.nms_radius_um / mpp)
-    counted = detections.filter(pc.greater_equal(detections["score"], threshold))
-    points_um = _points(counted) * mpp
-    circle = densest_circle(points_um, method.hotspot_mm2)
-    rectangle = densest_rectangle(points_um, method.hotspot_hpf_mm2)
-    row |= {
-        "n_detections": counted.num_rows,
-        "mitotic_count": circle.count if circle else 0,
-        "hotspot_x_px": circle.x_um / mpp if circle else None,
-        "hotspot_y_px": circle.y_um / mpp if circle else None,
-        "hotspot_area_mm2": method.hotspot_mm2,
-        "mitotic_count_10hpf": rectangle.count if rectangle else 0,
-        "hotspot_10hpf_x_px": rectangle.x_um / mpp if rectangle else None,
-        "hotspot_10hpf_y_px": rectangle.y_um / mpp if rectangle else None,
-    }
-    return SlideResult(row, detections, tuple(field for field in (circle, rectangle) if field))
+    counts = count_slide(detections, tissue, method, threshold, calibrated)
+    return SlideResult(row | counts.columns, detections, counts.fields_of_view)
 
 
 def _row(source: ManifestRow, status: str, error: str | None, **known: Any) -> dict[str, Any]:
@@ -114,11 +107,7 @@ def _candidates(scored: pa.Table, slide_id: str, lowest: float) -> pa.Table:
 
 
 def _suppressed(candidates: pa.Table, tissue: Tissue, radius_px: float) -> pa.Table:
-    inside = candidates.filter(pa.array(tissue.contains(_points(candidates))))
-    kept = nms(_points(inside), inside["score"].to_numpy(), radius_px)
+    inside = candidates.filter(pa.array(tissue.contains(points_px(candidates))))
+    kept = nms(points_px(inside), inside["score"].to_numpy(), radius_px)
     order = [("score", "descending"), ("y_px", "ascending"), ("x_px", "ascending")]
     return inside.take(pa.array(kept)).sort_by(order)
-
-
-def _points(table: pa.Table) -> np.ndarray:
-    return np.column_stack([table["x_px"].to_numpy(), table["y_px"].to_numpy()])

@@ -1,17 +1,20 @@
 """The files a run leaves: per slide as soon as it is counted, per cohort at the end."""
 
 import io
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
+from mitoray.counting.cases import count_cases
 from mitoray.scoring.geojson import write_geojson
 from mitoray.scoring.reduce import SlideResult
 from mitoray.storage import Folder, file_stem
 
 SLIDES_TABLE = "slides/slides.parquet"
+CASES_TABLE = "cases/cases.parquet"
 
 
 def write_slide(folder: Folder, plan: Mapping[str, Any], result: SlideResult) -> dict[str, Any]:
@@ -26,8 +29,21 @@ def write_slide(folder: Folder, plan: Mapping[str, Any], result: SlideResult) ->
 
 
 def write_cohort(folder: Folder, slides: pa.Table) -> None:
-    """Write the SLIDES table as Parquet and as `slides.csv`."""
-    folder.write_table(SLIDES_TABLE, slides)
-    text = io.BytesIO()
-    pacsv.write_csv(slides, text)
-    folder.write_bytes("slides.csv", text.getvalue())
+    """Write the SLIDES table, and the CASES table that follows from it, as Parquet and as `slides.csv`, `cases.csv`.
+
+    Lists of slides are JSON in the CSV, for a slide_id may hold any separator.
+    """
+    cases = count_cases(slides)
+    for name, table in ((SLIDES_TABLE, slides), (CASES_TABLE, cases)):
+        folder.write_table(name, table)
+        text = io.BytesIO()
+        pacsv.write_csv(_flat(table), text)
+        folder.write_bytes(f"{name.partition('/')[0]}.csv", text.getvalue())
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            texts = [json.dumps(value, ensure_ascii=False) if value else None for value in table[index].to_pylist()]
+            table = table.set_column(index, field.name, pa.array(texts, pa.string()))
+    return table

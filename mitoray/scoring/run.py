@@ -18,7 +18,7 @@ from mitoray.models import Bundle, Model, load_bundle, load_model
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
-from mitoray.scoring.schema import PLAN, REGIONS
+from mitoray.scoring.schema import PLAN, REGIONS, SLIDES, conformed
 from mitoray.scoring.stages import Levels, check_stages, second_halo_um
 from mitoray.slide import redact
 from mitoray.storage import Folder
@@ -101,6 +101,11 @@ class Run:
         return self.classifier or self.bundle
 
     @property
+    def calibrated(self) -> bool:
+        """Whether scores are probabilities: the classifier's bundle holds a calibration. A detector has none."""
+        return self.classifier is not None and self.classifier.combining.calibration is not None
+
+    @property
     def levels(self) -> Levels:
         """The scores that the detector's points and the candidates must reach."""
         return Levels.of(self.cohort.method, self.bundle, self.classifier)
@@ -159,7 +164,7 @@ class Run:
 
     def slides(self) -> pa.Table:
         """The SLIDES table of a run that went to its end."""
-        return self.folder.read_table(SLIDES_TABLE)
+        return conformed(self.folder.read_table(SLIDES_TABLE), SLIDES)
 
     # ---- the plan
 

@@ -97,9 +97,21 @@ SLIDES: Final = pa.schema(
         pa.field("hotspot_x_px", pa.float64()),
         pa.field("hotspot_y_px", pa.float64()),
         pa.field("hotspot_area_mm2", pa.float64()),
+        pa.field("hotspot_tissue_share", pa.float64()),
+        pa.field("count_low", pa.int64()),
+        pa.field("count_high", pa.int64()),
+        pa.field("sampling_low", pa.float64()),
+        pa.field("sampling_high", pa.float64()),
         pa.field("mitotic_count_10hpf", pa.int64()),
         pa.field("hotspot_10hpf_x_px", pa.float64()),
         pa.field("hotspot_10hpf_y_px", pa.float64()),
+        pa.field("n_atypical", pa.int64()),
+        pa.field("n_normal", pa.int64()),
+        pa.field("atypical_ratio", pa.float64()),
+        pa.field("hotspot_n_atypical", pa.int64()),
+        pa.field("hotspot_n_normal", pa.int64()),
+        pa.field("hotspot_atypical_ratio", pa.float64()),
+        pa.field("note", pa.string()),
         pa.field("detections_file", pa.string()),
         pa.field("geojson_file", pa.string()),
     ]
@@ -107,5 +119,24 @@ SLIDES: Final = pa.schema(
 """One row per manifest row. `status`: scored, partial (some tissue unscored, see `unscored_mm2`), or failed.
 
 `mitotic_count` is that of the densest 2 mm² circle, `mitotic_count_10hpf` of the densest 2.37 mm² rectangle of 4:3;
-the hotspot's x and y are its centre. File names are relative to the run's folder.
+the hotspot's x and y are its centre. Both counts are null where tissue is asked of a field and none holds enough, which
+`note` says; `hotspot_tissue_share` is that of the circle, where asked for. File names are relative to the run's folder.
+
+Two intervals of `mitotic_count`, 90 % each, say different things. `count_low` to `count_high`: how many candidates of
+the hotspot are figures, given calibrated scores; null where the deciding model is not calibrated, or there is no
+hotspot. It knows only of candidates that were kept, those from `candidate_threshold` on, or else from the threshold, so
+that without the former it reaches no higher than the count. `sampling_low` to `sampling_high`: the mean count of which
+one such field may hold so many by chance.
+
+`n_atypical` and `n_normal`: figures that count and whose subtype is clear (above 0.9), on the slide and in the hotspot.
+Their ratio is null without normal ones, and all are null where nothing told subtypes, or there are no figures.
 """
+
+
+def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """A table of an earlier version in the present columns: those that it lacks are null, others are left out."""
+    columns = [
+        table[field.name].cast(field.type) if field.name in table.column_names else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)
