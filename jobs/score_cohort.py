@@ -30,7 +30,7 @@ from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
 from mitoray.report.text import as_text
 from mitoray.scoring import demo
-from mitoray.scoring.config import Cohort, Method, Resources
+from mitoray.scoring.config import Cohort, Files, Method, Resources
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
@@ -52,7 +52,8 @@ class Options:
         classifier: second stage, judges the model's candidates: the bundle of a classifier or an ensemble, by folder,
             URI, models:/name@alias or models:/name/version, of the model's µm/px or coarser. Its thresholds count, and
             detections tell atypical figures where it does. None: single-stage, the model's scores are final.
-        output: folder or URI for detections/, geojson/, slides/, slides.csv and run.json. Belongs to one configuration.
+        output: folder or URI for slides.csv, cases.csv, detections/, geojson/, run.json and the rest. Belongs to one
+            configuration.
         report: write report.html into the output as well, to look at the slides: see jobs/report.py.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
@@ -79,7 +80,8 @@ def run(argv: Sequence[str] | None) -> int:
     parser.add_class_arguments(Options, skip={"slides"})
     parser.add_class_arguments(Method)
     parser.add_class_arguments(Resources)
-    options, method, resources = parser.parsed(argv, Options, Method, Resources)
+    parser.add_class_arguments(Files)
+    options, method, resources, files = parser.parsed(argv, Options, Method, Resources, Files)
     logging.getLogger("mitoray").setLevel(options.log_level.upper())
     is_demo = not (options.manifest or options.slides or options.output)
     if is_demo:
@@ -88,7 +90,8 @@ def run(argv: Sequence[str] | None) -> int:
     else:
         rows = _rows(options)
     output = options.output or str(DEMO_FOLDER / "run")
-    scoring = Run.claim(Cohort(rows, options.model, output, method, options.storage_options, options.classifier))
+    cohort = Cohort(rows, options.model, output, method, options.storage_options, options.classifier, files)
+    scoring = Run.claim(cohort)
     with ray_for_job(ray_address()):
         if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
@@ -134,7 +137,7 @@ def _told(slides: pa.Table, folder: Folder) -> int:
     area_mm2 = sum(row["tissue_mm2"] or 0.0 for row in rows)
     print(f"{len(rows) - len(wanting)} of {len(rows)} slides scored whole: ", end="")
     print(f"{sum(counts):,} mitotic figures in {area_mm2:,.2f} mm² of tissue.")
-    print(f"Results: {folder.shown} (slides.csv, slides/, detections/, geojson/, run.json)")
+    print(f"Results: {folder.shown} (slides.csv, cases.csv, slides/, cases/, detections/, geojson/, run.json)")
     for row in wanting:
         print(f"{row['status']}: {row['slide_id']!r}: {row['error']}", file=sys.stderr)
     return PARTLY_FAILED if wanting else DONE

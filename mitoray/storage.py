@@ -59,6 +59,10 @@ class Folder:
         self.filesystem.invalidate_cache()
         return bool(self.filesystem.exists(self.path(name)))
 
+    def remove(self, name: str) -> None:
+        """Remove a file that is there."""
+        self.filesystem.rm_file(self.path(name))
+
     def names(self, name: str, suffix: str) -> list[str]:
         """Paths (relative to this folder) of the files with that suffix directly in the subfolder `name`, sorted."""
         self.filesystem.invalidate_cache()

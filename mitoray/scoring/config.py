@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from mitoray.errors import BadOption
 from mitoray.scoring.manifest import ManifestRow
+
+GeojsonShape = Literal["points", "circles"]
 
 LIGHT_CPUS: Final = 0.1
 """What tasks reserve that only wait, or read and write small tables."""
@@ -118,6 +120,26 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Settings that change the form of files only. Those of slides already counted are written anew when a run resumes.
+
+    Args:
+        geojson_shape: figures in the GeoJSON files as points, or as circles of 6.25 µm radius, whose size tells the
+            scale; the files are twice as large.
+        geojson_figures: most figures in one GeoJSON file; the rest follow in geojson/<slide>.parts/.
+    """
+
+    geojson_shape: GeojsonShape = "points"
+    geojson_figures: int = 50_000
+
+    def __post_init__(self) -> None:
+        if self.geojson_shape not in get_args(GeojsonShape):
+            raise BadOption(f"geojson_shape must be points or circles, not {self.geojson_shape!r}.")
+        if self.geojson_figures < 1:
+            raise BadOption(f"geojson_figures must be at least 1, not {self.geojson_figures}.")
+
+
+@dataclass(frozen=True)
 class Placement:
     """Scoring actors as placed on a cluster: `num_cpus` is what each reserves, `threads` what its network uses."""
 
@@ -129,7 +151,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Cohort:
-    """What to score, with which model, classifier of its candidates and method, and where the results go."""
+    """What to score, with which model, classifier of its candidates and method, where to, and as what files."""
 
     rows: Sequence[ManifestRow]
     model: str
@@ -137,6 +159,7 @@ class Cohort:
     method: Method = field(default_factory=Method)
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     classifier: str | None = None
+    files: Files = field(default_factory=Files)
 
 
 @dataclass(frozen=True)

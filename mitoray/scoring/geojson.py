@@ -1,36 +1,59 @@
-"""A slide's detections and fields of view as GeoJSON that QuPath imports in the right place."""
+"""A slide's detections and fields of view as GeoJSON that QuPath imports in the right place.
+
+QuPath is at ease with very many detections and not with many annotations, so figures are detections. It reads a file as
+one tree in memory before it shows anything, so many figures come as several files, the best scores first: each opens in
+seconds, all can be dropped on the slide at once, and every figure keeps its score, which one MultiPoint could not hold.
+"""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
 
 from mitoray.counting.hotspot import Hotspot
+from mitoray.scoring.config import GeojsonShape
 
 FIGURE_COLOUR: Final = [200, 0, 60]
 ATYPICAL_COLOUR: Final = [150, 60, 255]
 FIELD_COLOUR: Final = [0, 90, 200]
-_CIRCLE_CORNERS: Final = 72
+FIGURE_RADIUS_UM: Final = 6.25
+"""Of a figure's circle: that within which detections are matched, 25 px at 0.25 µm/px (Aubreville et al. 2020)."""
+
+_FIELD_CORNERS: Final = 72
+_FIGURE_CORNERS: Final = 12
 
 
-def write_geojson(
-    detections: pa.Table, fields_of_view: Sequence[Hotspot], mpp: float, bounds_px: tuple[int, int] = (0, 0)
-) -> bytes:
-    """A FeatureCollection in px of the slide, one feature a line.
+def geojson_files(
+    detections: pa.Table,
+    fields_of_view: Sequence[Hotspot],
+    mpp: float,
+    bounds_px: tuple[int, int] = (0, 0),
+    shape: GeojsonShape = "points",
+    figures: int = 50_000,
+) -> Iterator[bytes]:
+    """FeatureCollections in px of the slide, one feature a line, of so many figures at most; the first has the fields.
 
-    detections: DETECTIONS table. Points are QuPath detections classified "Mitotic figure", or "Atypical mitotic figure"
-    where that is at least as probable as a normal one, with their scores as measurements; fields of view are
-    annotations. QuPath shows slides with bounds (MRXS-like) from their corner, so
-    `bounds_px` is subtracted. Written feature by feature, so that its size in memory is the size of the file.
+    detections: DETECTIONS table. Figures are QuPath detections, points or small circles, classified "Mitotic figure",
+    or "Atypical mitotic figure" where that is at least as probable as a normal one, with their scores as measurements;
+    fields of view are annotations. QuPath shows slides with bounds (MRXS-like) from their corner, so `bounds_px` is
+    subtracted. Made file by file, so that its size in memory is the size of one file.
     """
-    features = [*_fields(fields_of_view, mpp, bounds_px), *_figures(detections, bounds_px)]
-    lines = ",\n".join(json.dumps(feature, ensure_ascii=False) for feature in features)
-    return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
+    for first in range(0, max(1, detections.num_rows), figures):
+        fields = _fields(fields_of_view, mpp, bounds_px) if first == 0 else ()
+        lines = map(_line, [*fields, *_figures(detections.slice(first, figures), mpp, bounds_px, shape)])
+        yield ('{"type": "FeatureCollection", "features": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
 
-def _figures(detections: pa.Table, bounds_px: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def _line(feature: dict[str, Any]) -> str:
+    return json.dumps(feature, ensure_ascii=False, separators=(",", ":"))
+
+
+def _figures(
+    detections: pa.Table, mpp: float, bounds_px: tuple[int, int], shape: GeojsonShape
+) -> Iterator[dict[str, Any]]:
+    geometry = _point if shape == "points" else _circle(FIGURE_RADIUS_UM / mpp)
     for row in detections.to_pylist():
         measurements = {
             name: round(row[name], 4)
@@ -39,16 +62,31 @@ def _figures(detections: pa.Table, bounds_px: tuple[int, int]) -> Iterator[dict[
         }
         yield {
             "type": "Feature",
-            "geometry": {
-                "type": "Point",
-                "coordinates": [round(row["x_px"] - bounds_px[0], 1), round(row["y_px"] - bounds_px[1], 1)],
-            },
+            "geometry": geometry(row["x_px"] - bounds_px[0], row["y_px"] - bounds_px[1]),
             "properties": {
                 "objectType": "detection",
                 "classification": _classification(row["atypical_probability"]),
                 "measurements": measurements,
             },
         }
+
+
+def _point(x_px: float, y_px: float) -> dict[str, Any]:
+    return {"type": "Point", "coordinates": [round(x_px, 1), round(y_px, 1)]}
+
+
+def _circle(radius_px: float) -> Callable[[float, float], dict[str, Any]]:
+    around = _unit_circle(_FIGURE_CORNERS) * radius_px
+
+    def circle(x_px: float, y_px: float) -> dict[str, Any]:
+        return _polygon(around + np.array([x_px, y_px]))
+
+    return circle
+
+
+def _polygon(corners_px: np.ndarray) -> dict[str, Any]:
+    corners = corners_px.round(1).tolist()
+    return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
 
 
 def _classification(atypical_probability: float | None) -> dict[str, Any]:
@@ -59,10 +97,9 @@ def _classification(atypical_probability: float | None) -> dict[str, Any]:
 
 def _fields(fields: Iterable[Hotspot], mpp: float, bounds_px: tuple[int, int]) -> Iterator[dict[str, Any]]:
     for field in fields:
-        corners = (_outline(field) / mpp - bounds_px).round(1).tolist()
         yield {
             "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
+            "geometry": _polygon(_outline(field) / mpp - bounds_px),
             "properties": {
                 "objectType": "annotation",
                 "name": f"{field.count} mitotic figures in {field.area_mm2:g} mm² ({field.shape})",
@@ -78,6 +115,10 @@ def _outline(field: Hotspot) -> np.ndarray:
     if field.shape == "rectangle":
         unit = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], float)
     else:
-        angles = np.linspace(0, 2 * np.pi, _CIRCLE_CORNERS, endpoint=False)
-        unit = np.column_stack([np.cos(angles), np.sin(angles)])
+        unit = _unit_circle(_FIELD_CORNERS)
     return unit * half + (field.x_um, field.y_um)
+
+
+def _unit_circle(corners: int) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, corners, endpoint=False)
+    return np.column_stack([np.cos(angles), np.sin(angles)])

@@ -222,32 +222,28 @@ def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
     with _ray_data():
         # The tasks get what they need and no more: each its own slide's plan, and none the model, for whose sake they
         # would have to import torch.
-        folder, method = run.folder, run.cohort.method
+        folder, method, files = run.folder, run.cohort.method, run.cohort.files
         default, by_domain, calibrated = run.deciding.threshold, run.deciding.thresholds, run.calibrated
-        files_of = run.files_by_slide()
-        work = ray.put(
-            [
-                ray.put((source, plans.get(source.slide_id, {}), files_of.get(source.slide_id, [])))
-                for source in run.cohort.rows
-            ]
-        )
+        files_of, rows = run.files_by_slide(), run.cohort.rows
+        work = ray.put([ray.put((row, plans.get(row.slide_id, {}), files_of.get(row.slide_id, []))) for row in rows])
 
         def reduce_one(batch: pa.Table) -> pa.Table:
             index = batch["index"][0].as_py()
-            source, plan, files = ray.get(ray.get(work)[index])
+            source, plan, tables = ray.get(ray.get(work)[index])
             if source.error:
                 row = failed_slide(source, named(source.error))
             elif plan["status"] != "planned":
                 row = failed_slide(source, plan["error"])
             else:
                 threshold = method.threshold_for(source.domain, default, by_domain)
-                scores = slide_scores(folder, files, source.slide_id)
-                row = write_slide(folder, plan, reduce_slide(source, plan, scores, method, threshold, calibrated))
+                scores = slide_scores(folder, tables, source.slide_id)
+                result = reduce_slide(source, plan, scores, method, threshold, calibrated)
+                row = write_slide(folder, plan, result, files)
             return pa.Table.from_pylist([row], schema=SLIDES).append_column("index", [[index]])
 
-        with slide_bar("counting", len(run.cohort.rows), progress) as bar:
+        with slide_bar("counting", len(rows), progress) as bar:
             done = []
-            for table in _each(reduce_one, len(run.cohort.rows)):
+            for table in _each(reduce_one, len(rows)):
                 done.append(table)
                 bar.update(table.num_rows)
     return pa.concat_tables(done).sort_by("index").drop(["index"])

@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from mitoray.counting.cases import count_cases
-from mitoray.scoring.geojson import write_geojson
+from mitoray.scoring.config import Files
+from mitoray.scoring.geojson import geojson_files
 from mitoray.scoring.reduce import SlideResult
 from mitoray.storage import Folder, file_stem
 
@@ -17,15 +18,40 @@ SLIDES_TABLE = "slides/slides.parquet"
 CASES_TABLE = "cases/cases.parquet"
 
 
-def write_slide(folder: Folder, plan: Mapping[str, Any], result: SlideResult) -> dict[str, Any]:
-    """Write one slide's detections and GeoJSON; returns its SLIDES row with the names of these files."""
+def write_slide(
+    folder: Folder, plan: Mapping[str, Any], result: SlideResult, files: Files | None = None
+) -> dict[str, Any]:
+    """Write one slide's detections and GeoJSON; returns its SLIDES row with the names of these files.
+
+    Of several GeoJSON files the first is named; the others are `geojson/<slide>.parts/<slide>.part-02.geojson` and on.
+    """
+    files = files or Files()
     stem = file_stem(result.row["slide_id"])
-    files = {"detections_file": f"detections/{stem}.parquet", "geojson_file": f"geojson/{stem}.geojson"}
-    folder.write_table(files["detections_file"], result.detections)
+    names = {"detections_file": f"detections/{stem}.parquet", "geojson_file": f"geojson/{stem}.geojson"}
+    folder.write_table(names["detections_file"], result.detections)
     bounds_px = (plan["bounds_x_px"], plan["bounds_y_px"])
-    geojson = write_geojson(result.detections, result.fields_of_view, plan["mpp"], bounds_px)
-    folder.write_bytes(files["geojson_file"], geojson)
-    return {**result.row, **files}
+    made = geojson_files(
+        result.detections,
+        result.fields_of_view,
+        plan["mpp"],
+        bounds_px,
+        files.geojson_shape,
+        files.geojson_figures,
+    )
+    n_files = 0
+    for content in made:
+        n_files += 1
+        folder.write_bytes(_part(stem, n_files), content)
+    # An earlier attempt with fewer figures a file, or a damaged slide, may have left more of them.
+    while folder.exists(_part(stem, n_files + 1)):
+        n_files += 1
+        folder.remove(_part(stem, n_files))
+    return {**result.row, **names}
+
+
+def _part(stem: str, number: int) -> str:
+    # Further files lie in a folder, since a slide may itself be called what they are.
+    return f"geojson/{stem}.geojson" if number == 1 else f"geojson/{stem}.parts/{stem}.part-{number:02d}.geojson"
 
 
 def write_cohort(folder: Folder, slides: pa.Table) -> None:
