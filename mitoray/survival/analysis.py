@@ -2,24 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mitoray.errors import BadOption, MitorayError, TooFewEvents, UndefinedHazardRatio
-from mitoray.survival.censoring import BoolArray, FloatArray, censored_after
-from mitoray.survival.clinical import STAGES
-from mitoray.survival.columns import DAYS_PER_YEAR
-from mitoray.survival.continuous import HazardCurve, hazard_curve, log_count_model
-from mitoray.survival.cox import CoxModel, cox, ordinal
+from mitoray.survival.censoring import FloatArray
+from mitoray.survival.continuous import HazardCurve, hazard_curve, linear_model, log_count_model
+from mitoray.survival.cox import CoxModel, cox
 from mitoray.survival.cut_points import MIN_SHARE, CutBootstrap, CutSearch, bootstrap_cut, search_cut
+from mitoray.survival.followed import Followed, covariates, followed, label_of
 from mitoray.survival.joining import JoinedCohort
 from mitoray.survival.kaplan_meier import Curve, LogRank, log_rank, numbers_at_risk, survival_curves
 
 T = TypeVar("T")
-
-AGE: Final = "age, per 10 years"
-STAGE: Final = "stage, per step (I to IV)"
 
 
 @dataclass(frozen=True)
@@ -44,18 +40,6 @@ class Settings:
             raise BadOption(f"The share on the smaller side must be above 0 and below 0.5, not {self.min_share}.")
         if self.permutations < 0 or self.repeats < 0:
             raise BadOption("Permutations and bootstrap repeats must be 0 or more.")
-
-
-@dataclass(frozen=True)
-class Followed:
-    """Patients with a value. All (n,): value, time_years, event, age_years (NaN where unknown), stage (1–4, NaN)."""
-
-    name: str
-    value: FloatArray
-    time_years: FloatArray
-    event: BoolArray
-    age_years: FloatArray
-    stage: FloatArray
 
 
 @dataclass(frozen=True)
@@ -85,7 +69,7 @@ class GroupComparison:
 class ContinuousAnalysis:
     """The value uncut. Models are None where undefined; `undefined` says why."""
 
-    log_count: CoxModel | None
+    alone: CoxModel | None
     adjusted: CoxModel | None
     curve: HazardCurve | None
     undefined: dict[str, str] = field(default_factory=dict)
@@ -100,19 +84,48 @@ class SearchedCut:
     comparison: GroupComparison
 
 
-def followed(cohort: JoinedCohort, value: str, censor_years: float = 10.0) -> Followed:
-    """The patients who have the value, followed for `censor_years` at most. Raises BadOption where nobody has it."""
-    if value not in cohort.patients.column_names:
-        raise BadOption(f"The cohort has no {value!r}. Name it when joining slides and patients.")
-    numbers = cohort.patients[value].to_numpy().astype(np.float64)
-    present = np.isfinite(numbers)
-    if not present.any():
-        raise BadOption(f"No patient has a {value}. Check the scored table.")
-    time, event = (cohort.patients[name].to_numpy()[present] for name in ("time_days", "event"))
-    time_years, event = censored_after(time / DAYS_PER_YEAR, event.astype(np.bool_), censor_years)
-    age = cohort.patients["age_years"].to_numpy().astype(np.float64)
-    stage = ordinal(cohort.patients["stage"].to_pylist(), STAGES)
-    return Followed(value, numbers[present], time_years, event, age[present], stage[present])
+@dataclass(frozen=True)
+class ValueAnalysis:
+    """All of one value. published: at a cut set beforehand, None where none was; best: at the one that was searched.
+
+    Parts are None where undefined; `undefined` says why, by the part's name.
+    """
+
+    patients: Followed
+    published: GroupComparison | None
+    best: SearchedCut | None
+    continuous: ContinuousAnalysis
+    undefined: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def all_undefined(self) -> dict[str, str]:
+        """What is undefined here and in the parts, and why."""
+        parts = {
+            "at the published cut": self.published,
+            "at the best cut": self.best.comparison if self.best else None,
+            "continuous": self.continuous,
+        }
+        inner = {f"{name}, {k}": v for name, part in parts.items() if part for k, v in part.undefined.items()}
+        return self.undefined | inner
+
+
+def analyse(
+    cohort: JoinedCohort, value: str, settings: Settings | None = None, published_cut: float | None = None
+) -> ValueAnalysis:
+    """The value at a published cut, at its best cut, and uncut. Raises BadOption where nobody has the value."""
+    settings = settings or Settings()
+    patients = followed(cohort, value, settings.censor_years)
+    undefined: dict[str, str] = {}
+    published = None
+    if published_cut is not None:
+        published = _if_defined("at the published cut", undefined, lambda: compare_at(patients, published_cut))
+    return ValueAnalysis(
+        patients=patients,
+        published=published,
+        best=_if_defined("at the best cut", undefined, lambda: best_cut(patients, settings)),
+        continuous=continuous(patients, settings),
+        undefined=undefined,
+    )
 
 
 def group_names(cut: float) -> tuple[str, str]:
@@ -132,7 +145,7 @@ def compare_at(patients: Followed, cut: float) -> GroupComparison:
     groups = np.where(high, high_name, low_name)
     years = _ticks(float(patients.time_years.max()))
     undefined: dict[str, str] = {}
-    own = {f"{patients.name} {high_name}": high.astype(np.float64)}
+    own = {f"{label_of(patients.name)} {high_name}": high.astype(np.float64)}
     others = covariates(patients)
     return GroupComparison(
         cut=cut,
@@ -170,26 +183,26 @@ def best_cut(patients: Followed, settings: Settings) -> SearchedCut:
 
 
 def continuous(patients: Followed, settings: Settings) -> ContinuousAnalysis:
-    """The value as log2(value + 1), alone and adjusted for age and stage, and as a spline of it."""
+    """The value alone, adjusted for age and stage, and as a spline. Counts as log2(count + 1), other values as they are."""
     undefined: dict[str, str] = {}
     time, event = patients.time_years, patients.event
     others = covariates(patients)
+    counts = bool((patients.value == np.round(patients.value)).all())
+    model = log_count_model if counts else linear_model
     return ContinuousAnalysis(
-        log_count=_if_defined("log_count", undefined, lambda: log_count_model(patients.value, time, event)),
-        adjusted=_if_defined("adjusted", undefined, lambda: log_count_model(patients.value, time, event, others))
+        alone=_if_defined("alone", undefined, lambda: model(patients.value, time, event)),
+        adjusted=_if_defined("adjusted", undefined, lambda: model(patients.value, time, event, others))
         if others
         else None,
         curve=_if_defined(
-            "curve", undefined, lambda: hazard_curve(patients.value, time, event, n_knots=settings.n_knots)
+            "curve",
+            undefined,
+            lambda: hazard_curve(
+                patients.value, time, event, scale="log" if counts else "linear", n_knots=settings.n_knots
+            ),
         ),
         undefined=undefined,
     )
-
-
-def covariates(patients: Followed) -> dict[str, FloatArray]:
-    """Age per decade and stage as a step, of those that the clinical table tells of more than one patient."""
-    known = {AGE: patients.age_years / 10, STAGE: patients.stage}
-    return {name: column for name, column in known.items() if len(np.unique(column[np.isfinite(column)])) > 1}
 
 
 def _ticks(longest_years: float) -> FloatArray:

@@ -1,8 +1,8 @@
 """Survival by the count itself: models that need no cut, and lose nothing to one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 from scipy.stats import chi2
@@ -11,6 +11,8 @@ from mitoray.errors import BadOption
 from mitoray.survival.censoring import BoolArray, FloatArray
 from mitoray.survival.cox import CoxModel, cox
 from mitoray.survival.splines import knots_of, spline_basis
+
+Scale = Literal["log", "linear"]
 
 LOG_COUNT: Final = "doubling of (count + 1)"
 
@@ -22,7 +24,7 @@ class HazardCurve:
     """The hazard by count, relative to that at `reference`, with its pointwise 95 % interval.
 
     count, relative_hazard, low, high: (g,) float64. knots: counts. p: whether the count matters at all;
-    nonlinear_p: whether bending the line in log(count + 1) helps (Wald tests). model: the fitted terms.
+    nonlinear_p: whether bending the line helps (Wald tests). model: the fitted terms.
     """
 
     count: FloatArray
@@ -31,6 +33,7 @@ class HazardCurve:
     high: FloatArray
     reference: float
     knots: FloatArray
+    scale: Scale
     p: float
     nonlinear_p: float
     model: CoxModel
@@ -53,43 +56,66 @@ def log_count_model(
     return cox(time, event, {LOG_COUNT: log_count(count), **(others or {})})
 
 
+def linear_model(
+    value: FloatArray, time: FloatArray, event: BoolArray, others: Mapping[str, FloatArray] | None = None
+) -> CoxModel:
+    """Cox's model of a value that is no count, such as a ratio: a hazard ratio per standard deviation.
+
+    value: (n,) float64, NaN where missing; the rest, and errors, as in `cox`.
+    """
+    spread = float(np.nanstd(value))
+    return cox(time, event, {f"standard deviation ({spread:.2g})": value / (spread or 1.0), **(others or {})})
+
+
 def hazard_curve(
     count: FloatArray,
     time: FloatArray,
     event: BoolArray,
     *,
+    scale: Scale = "log",
     n_knots: int = 4,
     reference: float | None = None,
     n_points: int = 200,
 ) -> HazardCurve:
-    """The hazard as a restricted cubic spline in log2(count + 1), over the range of the counts.
+    """The hazard as a restricted cubic spline in log2(count + 1), or in the value itself, over the range of the counts.
 
-    count: (n,) float64, 0 or more; time: (n,) float64, positive; event: (n,) bool. reference: the count where
+    count: (n,) float64, 0 or more for the scale "log"; scale: "log", or "linear" for what is no count; time: (n,) float64, positive; event: (n,) bool. reference: the count where
     the hazard is 1, by default the median. Raises BadOption where counts are too tied for the knots, and as `cox` does.
     """
     if not np.isfinite(count).all():
         raise BadOption("A count is missing or not finite. Leave such patients out first.")
-    x = log_count(count)
+    x, back = _scaled(count, scale), _UNSCALED[scale]
     knots = knots_of(x, n_knots)
-    names = ["log2(count + 1)", *(f"bend {i}" for i in range(1, n_knots - 1))]
+    names = ["straight", *(f"bend {i}" for i in range(1, n_knots - 1))]
     model = cox(time, event, dict(zip(names, spline_basis(x, knots).T, strict=True)))
     coefficients = np.array([model[name].coefficient for name in names])
     reference = float(np.median(count)) if reference is None else reference
     grid = np.linspace(x.min(), x.max(), n_points)
-    contrast = spline_basis(grid, knots) - spline_basis(log_count(np.array([reference])), knots)
+    contrast = spline_basis(grid, knots) - spline_basis(_scaled(np.array([reference]), scale), knots)
     effect = contrast @ coefficients
     error = np.sqrt(np.maximum(np.einsum("gi,ij,gj->g", contrast, model.covariance, contrast), 0))
     return HazardCurve(
-        count=2**grid - 1,
+        count=back(grid),
         relative_hazard=np.exp(effect),
         low=np.exp(effect - _Z_95 * error),
         high=np.exp(effect + _Z_95 * error),
         reference=reference,
-        knots=2**knots - 1,
+        knots=back(knots),
+        scale=scale,
         p=_wald_p(coefficients, model.covariance),
         nonlinear_p=_wald_p(coefficients[1:], model.covariance[1:, 1:]),
         model=model,
     )
+
+
+_UNSCALED: Final[dict[Scale, Callable[[FloatArray], FloatArray]]] = {
+    "log": lambda x: np.asarray(2**x - 1, dtype=np.float64),
+    "linear": lambda x: x,
+}
+
+
+def _scaled(value: FloatArray, scale: Scale) -> FloatArray:
+    return log_count(value) if scale == "log" else value
 
 
 def _wald_p(coefficients: FloatArray, covariance: FloatArray) -> float:
