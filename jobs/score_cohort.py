@@ -25,7 +25,7 @@ import pyarrow as pa
 import ray
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
-from mitoray.errors import BadManifest, BadModel, BadOption, MitorayError, OutputBelongsToAnotherRun
+from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
 from mitoray.report.text import as_text
@@ -115,8 +115,10 @@ def _report(scoring: Run, options: Options) -> None:
         keep_cards(scoring.folder, models)
         size = write_report(ReportSource(scoring.folder, options.storage_options, uris))
         print(f"Report: {scoring.folder.shown}/{REPORT} ({size / 1e6:.1f} MB)")
-    except (MitorayError, OSError) as error:
-        print(f"The report could not be written: {error}. jobs/report.py tries again.", file=sys.stderr)
+    except Exception as error:
+        logging.getLogger("mitoray").debug("The report failed", exc_info=error)
+        told = f"{type(error).__name__}: {error}"
+        print(f"The report could not be written: {told}. jobs/report.py tries again.", file=sys.stderr)
 
 
 def _rows(options: Options) -> list[ManifestRow]:

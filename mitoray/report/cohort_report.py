@@ -89,7 +89,7 @@ def report_of(
     columns = columns_of(rows, circle_mm2=method["hotspot_mm2"], rectangle_mm2=method["hotspot_hpf_mm2"])
     parts = {
         "title": Path(folder.shown).name or folder.shown,
-        "where": f"{folder.shown} · scored {record.get('updated', 'at an unknown time')}",
+        "where": " · scored ".join([folder.shown, *([record["updated"]] if record.get("updated") else [])]),
         "version": mitoray.__version__,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "incomplete": record["status"] == "running",

@@ -22,6 +22,10 @@ class Column:
     needed: bool = False
     explanation: str = ""
 
+    def tells(self, row: Mapping[str, Any]) -> bool:
+        """Whether there is something to show of a row; nothing lost is not worth a column."""
+        return self.cell(row).text != MISSING and not (self.names == ("unscored_mm2",) and not row["unscored_mm2"])
+
     def cell(self, row: Mapping[str, Any]) -> "Cell":
         """What the column shows of a row."""
         values = [row.get(name) for name in self.names]
@@ -47,7 +51,7 @@ def columns_of(rows: Sequence[Mapping[str, Any]], *, circle_mm2: float, rectangl
     return [
         column
         for column in _columns(circle_mm2, rectangle_mm2)
-        if column.needed or any(column.cell(row).text != MISSING for row in rows)
+        if column.needed or any(column.tells(row) for row in rows)
     ]
 
 
@@ -65,18 +69,31 @@ def facts_of(row: Mapping[str, Any], columns: Iterable[Column]) -> list[tuple[st
     return facts
 
 
-_UNTOLD: Final = ("hotspot_x_px", "hotspot_y_px", "hotspot_area_mm2", "hotspot_10hpf_x_px", "hotspot_10hpf_y_px")
-"""Drawn, not written."""
+_UNTOLD: Final = (
+    "hotspot_x_px",
+    "hotspot_y_px",
+    "hotspot_area_mm2",
+    "hotspot_10hpf_x_px",
+    "hotspot_10hpf_y_px",
+    "detections_file",
+    "geojson_file",
+)
+"""Drawn or linked, not written."""
 
 _NAMES: Final = {
     "uri": "File",
+    "unscored_mm2": "Not scored, mm²",
     "mpp": "Pixel size, µm",
     "mpp_source": "Pixel size from",
     "n_regions": "Regions",
     "n_failed_regions": "Regions that failed",
     "threshold": "Score from which figures count",
-    "detections_file": "Detections",
-    "geojson_file": "GeoJSON",
+    "hotspot_tissue_share": "Share of the circle that is tissue",
+    "n_atypical": "Clearly atypical figures",
+    "n_normal": "Clearly normal figures",
+    "hotspot_n_atypical": "Clearly atypical figures in the circle",
+    "hotspot_n_normal": "Clearly normal figures in the circle",
+    "note": "Note",
 }
 
 
@@ -97,15 +114,14 @@ def _columns(circle_mm2: float, rectangle_mm2: float) -> list[Column]:
         Column(
             ("count_low", "count_high"),
             "Count interval",
-            digits=0,
             shown="tablet",
-            explanation="of the count, from the figures' scores taken as probabilities",
+            explanation="90 %: how many of the circle's candidates are figures, by their calibrated scores",
         ),
         Column(
             ("sampling_low", "sampling_high"),
             "Sampling interval",
-            digits=0,
-            explanation="of the count, from where the field lies",
+            digits=1,
+            explanation="90 %: the mean counts of which one field may hold as many by chance",
         ),
         Column(
             ("mitotic_count_10hpf",),
@@ -115,12 +131,12 @@ def _columns(circle_mm2: float, rectangle_mm2: float) -> list[Column]:
         ),
         Column(
             ("hotspot_atypical_ratio",),
-            "Atypical per normal",
+            "Atypical : normal",
             "in the circle",
             digits=2,
-            explanation="figures surely atypical per figure surely normal",
+            explanation="clearly atypical figures per clearly normal one",
         ),
-        Column(("atypical_ratio",), "Atypical per normal", "on the slide", digits=2),
+        Column(("atypical_ratio",), "Atypical : normal", "on the slide", digits=2),
         Column(("n_detections",), "Figures", "on the slide", shown="tablet", needed=True),
         Column(("tissue_mm2",), "Tissue", "mm²", digits=2, shown="tablet", needed=True),
         Column(("unscored_mm2",), "Not scored", "mm²", digits=2),

@@ -20,7 +20,11 @@ def in_tasks(work: Callable[[Thing], Result], things: Sequence[Thing], num_cpus:
     On the Ray cluster that this process is connected to; an exception of `work` is raised here. Results pass through
     Ray's object store: they are small, and pixels are none of them.
     """
-    task = ray.remote(num_cpus=num_cpus)(work)
+
+    def one(thing: Thing) -> Result:
+        return work(thing)
+
+    task = ray.remote(num_cpus=num_cpus)(one)
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     most = max(1, int(cluster.get("CPU", 1) / num_cpus)) * _AHEAD
     running: list[Any] = []

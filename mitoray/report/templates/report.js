@@ -99,7 +99,7 @@
 
   function dataOf(row) {
     const holder = byId(`panel-${row.dataset.place}`);
-    return holder && JSON.parse(holder.textContent);
+    return holder && { place: row.dataset.place, ...JSON.parse(holder.textContent) };
   }
   function open(row) {
     if (panels.has(row)) return;
@@ -204,7 +204,7 @@
     if (data.density) {
       const { src, width_um, height_um, highest, area_mm2 } = data.density;
       const image = drawn("image", { class: "density", x: 0, y: 0, width: width_um, height: height_um, preserveAspectRatio: "none", href: src });
-      layer("Density", drawn("rect", { x: 2, y: 3, width: 28, height: 14, fill: "#21918c" }), true, image);
+      layer("Density", drawn("rect", { x: 2, y: 3, width: 28, height: 14, fill: "#21918c" }), true, ...onTissue(image, data));
       const scale = figure.querySelector(".scale");
       scale.hidden = false;
       scale.querySelector(".least").textContent = "1";
@@ -212,9 +212,8 @@
       told.push(`at most ${highest} figures in ${area_mm2} mm² around any place of its density map`);
     }
     if (data.outline && data.outline.d) {
-      const { d, columns: across, rows: down } = data.outline;
-      const scale = `scale(${data.width_um / across} ${data.height_um / down})`;
-      layer("Tissue outline", drawn("path", { class: "outline", d: "M2 14L10 5L22 7L30 15" }), true, drawn("path", { class: "outline", d, transform: scale }));
+      const outline = drawn("path", { class: "outline", d: data.outline.d, transform: acrossSlide(data) });
+      layer("Tissue outline", drawn("path", { class: "outline", d: "M2 14L10 5L22 7L30 15" }), true, outline);
     }
     if (data.dots) {
       const { d, shown, of } = data.dots;
@@ -238,16 +237,28 @@
     svg.setAttribute("aria-label", `${told.join("; ")}.`);
     const marker = drawn("g");
     svg.append(marker);
+    const position = figure.parentElement.querySelector(".position");
+    position.textContent = data.crops.length ? `Each crop is ${data.crop_um} µm wide. Choose one to see where it lies.` : "";
+    const hint = position.textContent;
     return (crop) => {
       marker.replaceChildren();
-      const position = figure.querySelector(".position");
-      position.textContent = "";
+      position.textContent = hint;
       if (!crop) return;
       const [cx, cy, r] = [crop.x_um, crop.y_um, view.width / 45];
       marker.append(...["halo", "marker"].map((name) => drawn("circle", { class: name, cx, cy, r })));
-      position.textContent = `Figure ${crop.rank} by score lies at x ${number(crop.x_px, 1)}, y ${number(crop.y_px, 1)} px of the slide.`;
+      position.textContent = `Figure ${crop.rank} by score lies at x ${number(crop.x_px)}, y ${number(crop.y_px)} px of the slide: see the ring.`;
     };
   }
+  // A field may lie on glass beside tissue; the map is shown where figures can be.
+  function onTissue(image, data) {
+    if (!data.outline || !data.outline.d) return [image];
+    const id = `tissue-${data.place}`;
+    const clip = drawn("clipPath", { id });
+    clip.append(drawn("path", { d: data.outline.d, "clip-rule": "evenodd", transform: acrossSlide(data) }));
+    image.setAttribute("clip-path", `url(#${id})`);
+    return [clip, image];
+  }
+  const acrossSlide = ({ width_um, height_um, outline }) => `scale(${width_um / outline.columns} ${height_um / outline.rows})`;
   function drawRuler(svg, view) {
     const most = view.width / 4;
     const power = 10 ** Math.floor(Math.log10(most));
@@ -276,7 +287,7 @@
       const list = element("ul", { className: "gallery" });
       for (const crop of crops) list.append(element("li", {}, cropOf(crop, panel, mark)));
       const threshold = group === "borderline" && data.threshold !== null ? ` The threshold is ${number(data.threshold, 3)}.` : "";
-      galleries.append(element("h4", {}, title), element("p", {}, `${told}${threshold} Each crop is ${data.crop_um} µm wide; choose one to see where it lies.`), list);
+      galleries.append(element("h4", {}, title), element("p", {}, `${told}${threshold}`), list);
     }
     if (data.left_out) galleries.append(element("p", {}, `${data.left_out} crops could not be read from the slide.`));
     if (!data.crops.length && data.no_crops) galleries.append(element("p", {}, data.no_crops));
