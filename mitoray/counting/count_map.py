@@ -13,6 +13,7 @@ from PIL import Image
 from mitoray.counting.hotspot import FloatArray, field_size_um
 from mitoray.counting.moving_window import Grid, Shape, counts_around
 from mitoray.errors import BadOption
+from mitoray.slide import Tissue
 
 COLOURS: Final = "viridis"
 """Rises in lightness all along, so that it reads the same to colour-blind people and in grey print. Most figures are
@@ -44,11 +45,14 @@ class CountMap:
         """Figures per mm² of the field: (rows, columns) float64."""
         return self.counts / self.area_mm2
 
-    def image(self, highest: int | None = None, opacity: float = 0.8) -> NDArray[np.uint8]:
+    def image(
+        self, highest: int | None = None, opacity: float = 0.8, tissue: Tissue | None = None
+    ) -> NDArray[np.uint8]:
         """The map as RGBA, (rows, columns, 4) uint8, one px per centre; clear where the field holds no figure.
 
         highest: the count with the last colour, so that several slides can share a scale; None takes the map's own.
-        opacity: of that count, 0 to 1. Raises BadOption for either out of range.
+        opacity: of that count, 0 to 1. tissue: of the same slide; the map is clear where the field's centre lies beside
+        it. Raises BadOption for a number out of range.
         """
         top = int(self.counts.max(initial=0)) if highest is None else highest
         if top < 1 and highest is not None:
@@ -61,12 +65,15 @@ class CountMap:
         rgba[0] = 0
         colours = (rgba * 255).round().astype(np.uint8)
         image: NDArray[np.uint8] = colours[np.minimum(self.counts, len(colours) - 1)]
+        if tissue is not None:
+            centres = (np.indices(self.counts.shape)[::-1].reshape(2, -1).T + 0.5) * self.step_um
+            image[~tissue.contains(centres / tissue.mpp).reshape(self.counts.shape)] = 0
         return image
 
-    def to_png(self, highest: int | None = None, opacity: float = 0.8) -> bytes:
+    def to_png(self, highest: int | None = None, opacity: float = 0.8, tissue: Tissue | None = None) -> bytes:
         """`image` as a PNG file."""
         buffer = io.BytesIO()
-        Image.fromarray(self.image(highest, opacity)).save(buffer, "PNG", optimize=True)
+        Image.fromarray(self.image(highest, opacity, tissue)).save(buffer, "PNG", optimize=True)
         return buffer.getvalue()
 
 

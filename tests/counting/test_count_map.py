@@ -11,6 +11,7 @@ from PIL import Image
 from mitoray.counting.count_map import count_map
 from mitoray.counting.hotspot import Hotspot, densest_circle, densest_rectangle
 from mitoray.errors import BadOption
+from mitoray.slide import Tissue
 
 EXTENT_UM = (5_230.0, 3_910.0)
 
@@ -94,6 +95,18 @@ def test_slides_on_one_scale_show_equal_counts_alike():
     assert (few.image(highest=8)[5, 5] == many.image()[5, 5]).all()
     assert (few.image()[5, 5] != many.image()[5, 5]).any()
     assert (many.image(highest=3)[5, 30] == few.image()[5, 5]).all()
+
+
+def test_beside_the_tissue_the_map_is_clear():
+    mask = np.zeros((20, 20), bool)
+    mask[:, :10] = True
+    tissue = Tissue(mask, 8000, 8000, 0.5)  # 4 × 4 mm, tissue in the left 2 mm
+    points = np.random.default_rng(1).random((200, 2)) * 4000
+    found = count_map(points, (4000.0, 4000.0), step_um=100.0)
+    inside, whole = found.image(tissue=tissue), found.image()
+    assert (inside[:, :20] == whole[:, :20]).all()
+    assert not inside[:, 20:].any()
+    assert whole[:, 20:, 3].any()
 
 
 def test_impossible_maps_are_refused_by_name():
