@@ -20,7 +20,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from mitoray.commandline import DONE, JobParser, ray_address, run_job
 from mitoray.errors import BadManifest, BadOption, NotARun
-from mitoray.report.cohort_report import REPORT, ReportSource, write_report
+from mitoray.report.cohort_report import REPORT, ReportSource, read_run, write_report
 from mitoray.report.panels import TOTAL
 from mitoray.scoring.manifest import read_manifest
 from mitoray.scoring.tasks import ray_for_job
@@ -60,6 +60,7 @@ def run(argv: Sequence[str] | None) -> int:
     parser.add_class_arguments(Report)
     (options,) = parser.parsed(argv, Report)
     folder = Folder.at(options.run, options.storage_options)
+    read_run(folder)
     rows = read_manifest(options.manifest, options.storage_options) if options.manifest else []
     uris = {row.slide_id: row.uri for row in rows}
     output, name = _place(options, folder)

@@ -72,7 +72,7 @@ def report_of(
 ) -> str:
     """The report as HTML, with links as they work from the folder `output`; see `write_report`."""
     folder = source.folder
-    record, slides = _run_of(folder)
+    record, slides = read_run(folder)
     rows = slides.to_pylist()
     method = {"hotspot_mm2": Method.hotspot_mm2, "hotspot_hpf_mm2": Method.hotspot_hpf_mm2}
     method |= record["identity"].get("method", {})
@@ -116,7 +116,8 @@ def report_of(
     return page(parts, shown)
 
 
-def _run_of(folder: Folder) -> tuple[dict[str, Any], pa.Table]:
+def read_run(folder: Folder) -> tuple[dict[str, Any], pa.Table]:
+    """The record and the SLIDES table of a scored run. Raises NotARun."""
     try:
         record, slides = folder.read_json(RECORD), folder.read_table(SLIDES_TABLE)
     except FileNotFoundError as error:

