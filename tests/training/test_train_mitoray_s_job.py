@@ -4,47 +4,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from mitoray.models import load_bundle
-from mitoray.phantom import draw_cohort, draw_patches
 from mitoray.training import quality
 from mitoray.training.crops import read_crop_table
-from mitoray.training.material import COARSE_SLIDE, CROP_FILES, EVALUATION_FILE, read_image, read_real
+from mitoray.training.material import read_image, read_real
 from mitoray.training.mitoray_s import MaterialFeed, Recipe
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "jobs"))
+sys.path.insert(0, str(Path(__file__).parent))
 import crops_of_phantoms_and_tissue
 import train_mitoray_s
-
-
-def webp(image):
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", lossless=True)
-    return file.getvalue()
+from shipped_material import lay_out
 
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """Material of the real layout, drawn instead of scanned."""
-    (tmp_path / "crops").mkdir()
-    (tmp_path / "negative_tissue").mkdir()
-    images, _ = draw_patches("phantom-breast-a", n=30, size_px=128, seed=3)
-    for name in (*CROP_FILES, EVALUATION_FILE):
-        ids = [f"{name}/{i}" for i in range(len(images))]
-        scanner = ["scanner A", "scanner B"] * (len(images) // 2)
-        table = {"crop_id": ids, "image": [webp(image) for image in images], "scanner": scanner}
-        pq.write_table(pa.table(table), tmp_path / name)
-    for name in ("a.jpg", "b.jpg"):
-        Image.fromarray(np.concatenate(list(np.concatenate(images[:24]).reshape(4, -1, 128, 3)), axis=1)).save(
-            tmp_path / "negative_tissue" / name
-        )
-    manifest, _ = draw_cohort(tmp_path / "slides", n_slides=1, seed=4, width_px=300, height_px=300)
-    Path(manifest["uri"][0].as_py()).rename(tmp_path / COARSE_SLIDE)
-    return tmp_path
+    return lay_out(tmp_path)
 
 
 @pytest.mark.slow
