@@ -183,7 +183,7 @@ def best_cut(patients: Followed, settings: Settings) -> SearchedCut:
 
 
 def continuous(patients: Followed, settings: Settings) -> ContinuousAnalysis:
-    """The value alone, adjusted for age and stage, and as a spline. Counts as log2(count + 1), other values as they are."""
+    """The value alone, adjusted, and as a spline: counts as log2(count + 1), other values as they are."""
     undefined: dict[str, str] = {}
     time, event = patients.time_years, patients.event
     others = covariates(patients)

@@ -79,8 +79,9 @@ def hazard_curve(
 ) -> HazardCurve:
     """The hazard as a restricted cubic spline in log2(count + 1), or in the value itself, over the range of the counts.
 
-    count: (n,) float64, 0 or more for the scale "log"; scale: "log", or "linear" for what is no count; time: (n,) float64, positive; event: (n,) bool. reference: the count where
-    the hazard is 1, by default the median. Raises BadOption where counts are too tied for the knots, and as `cox` does.
+    count: (n,) float64, 0 or more for the scale "log"; time: (n,) float64, positive; event: (n,) bool. scale: "linear"
+    for what is no count. reference: the count where the hazard is 1, by default the median. Raises BadOption where
+    counts are too tied for the knots, and as `cox` does.
     """
     if not np.isfinite(count).all():
         raise BadOption("A count is missing or not finite. Leave such patients out first.")

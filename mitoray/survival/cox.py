@@ -74,13 +74,15 @@ def cox(time: FloatArray, event: BoolArray, covariates: Mapping[str, FloatArray]
     table = table[complete].assign(**{_TIME: time[complete], _EVENT: event[complete]})
     _refuse(table, list(covariates))
     fitter: Any = CoxPHFitter()
-    with warnings.catch_warnings():
-        # What lifelines warns of is judged below by the coefficients: it warns of fits that are fine, too.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    with warnings.catch_warnings(record=True) as warned:
+        # lifelines warns of fits that are fine, too; only one of its warnings says that there is no fit.
+        warnings.simplefilter("always", ConvergenceWarning)
         try:
             fitter.fit(table, _TIME, _EVENT)
         except (ConvergenceError, np.linalg.LinAlgError) as error:
             raise _separates(list(covariates)) from error
+    if any("failed to converge" in str(warning.message) for warning in warned):
+        raise _separates(list(covariates))
     summary = fitter.summary
     spread = table[list(covariates)].std(ddof=0)
     scaled = (summary["coef"] * spread).abs()

@@ -164,6 +164,8 @@ def bootstrap_cut(
         z, n_high = cut_statistics(risk, np.broadcast_to(bins, (n_draws, n)), weights, len(candidates))
         size = np.where(_admissible(n_high, n, min_share), np.abs(z), -1.0)
         best = size.argmax(axis=1)
+        # Cuts between which nobody was drawn are one and the same: its name is the value of somebody who was.
+        best = (n_high >= np.take_along_axis(n_high, best[:, None], axis=1)).sum(axis=1) - 1
         found.append(candidates[best[size.max(axis=1) > 0]])
     cuts = np.concatenate(found) if found else np.empty(0)
     low, high = np.quantile(cuts, [0.025, 0.975]) if len(cuts) else (np.nan, np.nan)
