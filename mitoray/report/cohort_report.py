@@ -53,13 +53,13 @@ def write_report(
     output: Folder | None = None,
     name: str = REPORT,
     *,
-    survival: Mapping[str, Any] | None = None,
+    survival: Sequence[Mapping[str, Any]] = (),
     progress: bool = True,
 ) -> int:
     """Write the report of a run into a folder, by default the run's own; returns its size in bytes.
 
     Slides whose panel is not kept in the run's folder are opened on the Ray cluster that this process is connected to.
-    survival: `notes` and `figures` for the part on survival, None leaves it out. Raises NotARun.
+    survival: what `survival_part` gives for each clinical table. Raises NotARun.
     """
     output = output or source.folder
     html = report_of(source, output, survival=survival, progress=progress).encode()
@@ -68,7 +68,7 @@ def write_report(
 
 
 def report_of(
-    source: ReportSource, output: Folder, *, survival: Mapping[str, Any] | None = None, progress: bool = True
+    source: ReportSource, output: Folder, *, survival: Sequence[Mapping[str, Any]] = (), progress: bool = True
 ) -> str:
     """The report as HTML, with links as they work from the folder `output`; see `write_report`."""
     folder = source.folder

@@ -26,7 +26,7 @@ from mitoray.storage import Folder
 
 log = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what a panel holds: panels of another version are made anew."""
 
 _OVERVIEW_SHARE: Final = 0.3

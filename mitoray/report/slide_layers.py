@@ -14,6 +14,11 @@ from mitoray.report.pictures import data_uri, length_as_uri, outline_path
 MAP_PX: Final = 72
 """Px of a count map's longer side: fields are large, and the browser smoothes between."""
 
+LEAST_SCALE: Final = 5
+"""Figures that the map's last colour means at least: one figure alone is no hotspot, and should not look like one."""
+
+OPACITY: Final = 0.65
+
 WIDE_FIELDS: Final = 8.0
 """Fields of view that a slide must be able to hold for its count map to use the field itself. Smaller slides would be
 of one colour, and use a tenth of it, about one high-power field."""
@@ -30,7 +35,8 @@ def density_layer(
 ) -> dict[str, Any] | None:
     """The count map as a picture: `src`, at most `most` characters, `width_um` × `height_um` from the slide's origin.
 
-    Also `highest`, the count of its last colour, and the window's `area_mm2`. None where there is nothing to map.
+    Also `highest`, the most figures around any place, `top`, the count of the last colour, and the window's `area_mm2`.
+    None where there is nothing to map.
     """
     if not len(points_um) or not area_mm2:
         return None
@@ -39,14 +45,16 @@ def density_layer(
     step_um = max(extent_um) / MAP_PX
     while True:
         counted = count_map(points_um, extent_um, area_mm2=area_mm2, step_um=step_um)
-        png = counted.to_png()
+        highest = int(counted.counts.max())
+        png = counted.to_png(max(highest, LEAST_SCALE), OPACITY)
         if length_as_uri(len(png)) <= most:
             rows, columns = counted.counts.shape
             return {
                 "src": data_uri(png, "png"),
                 "width_um": columns * step_um,
                 "height_um": rows * step_um,
-                "highest": int(counted.counts.max()),
+                "highest": highest,
+                "top": max(highest, LEAST_SCALE),
                 "area_mm2": area_mm2,
             }
         if max(counted.counts.shape) <= 2:

@@ -50,7 +50,7 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tags, self.scripts, self.links, self.ids, self.texts = [], [], [], [], []
+        self.tags, self.scripts, self.ids, self.texts = [], [], [], []
         self._script = None
         self.feed(text)
 
@@ -58,7 +58,6 @@ class Page(HTMLParser):
         known = dict(attributes)
         self.tags.append((tag, known))
         self.ids += [known["id"]] if "id" in known else []
-        self.links += [known["href"]] if tag == "a" else []
         if tag == "script":
             self._script = (known, [])
             self.scripts.append(self._script)
@@ -229,7 +228,7 @@ def report_job(job):
     [
         (["--run", "nowhere"], "NotARun: "),
         (["--run", "nowhere", "--megabytes", "0"], "--megabytes must lie between 1 and 500"),
-        (["--run", "nowhere", "--manifest", "none.csv"], "BadManifest: "),
+        (["--run", "nowhere", "--patient", "case"], "--patient, --time and --event go together"),
         ([], "run"),
     ],
 )

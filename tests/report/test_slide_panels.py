@@ -224,6 +224,8 @@ def test_the_density_is_highest_where_the_figures_are():
     x_um, y_um = (column + 0.5) * layer["width_um"] / image.shape[1], (row + 0.5) * layer["height_um"] / image.shape[0]
     assert np.hypot(x_um - 9_000, y_um - 3_000) < 900
     assert layer["area_mm2"] == 2.0
-    assert layer["highest"] <= 200
+    assert layer["highest"] == layer["top"] <= 200
+    few = density_layer(points_um[:2], (12_000, 8_000), 2.0, 15_000)
+    assert (few["highest"], few["top"]) == (2, 5)
     assert density_layer(points_um, (3_000, 2_000), 2.0, 15_000)["area_mm2"] == 0.2
     assert density_layer(np.empty((0, 2)), (3_000, 2_000), 2.0, 15_000) is None

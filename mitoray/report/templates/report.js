@@ -160,10 +160,12 @@
     const edges = [0, 0, width, height];
     const most = 0.3 * Math.max(width, height); // fields may be larger than a small slide
     const reach = (x0, y0, x1, y1) => {
-      edges[0] = Math.max(-most, Math.min(edges[0], x0));
-      edges[1] = Math.max(-most, Math.min(edges[1], y0));
-      edges[2] = Math.min(width + most, Math.max(edges[2], x1));
-      edges[3] = Math.min(height + most, Math.max(edges[3], y1));
+      // One that is far larger than its slide is not worth making the slide small.
+      if (Math.min(x0, y0) < -most || x1 > width + most || y1 > height + most) return;
+      edges[0] = Math.min(edges[0], x0);
+      edges[1] = Math.min(edges[1], y0);
+      edges[2] = Math.max(edges[2], x1);
+      edges[3] = Math.max(edges[3], y1);
     };
     if (circle) {
       const r = circle.radius_um;
@@ -202,13 +204,13 @@
     if (data.overview) svg.append(drawn("image", { ...slide, href: data.overview }));
     else told.push("the slide itself could not be read");
     if (data.density) {
-      const { src, width_um, height_um, highest, area_mm2 } = data.density;
+      const { src, width_um, height_um, highest, top, area_mm2 } = data.density;
       const image = drawn("image", { class: "density", x: 0, y: 0, width: width_um, height: height_um, preserveAspectRatio: "none", href: src });
       layer("Density", drawn("rect", { x: 2, y: 3, width: 28, height: 14, fill: "#21918c" }), true, ...onTissue(image, data));
       const scale = figure.querySelector(".scale");
       scale.hidden = false;
       scale.querySelector(".least").textContent = "1";
-      scale.querySelector(".highest").textContent = `${number(highest)} figures around each place, in ${area_mm2.toLocaleString("en")} mm²`;
+      scale.querySelector(".highest").textContent = `${number(top)} figures in the ${area_mm2.toLocaleString("en")} mm² around each place; here at most ${number(highest)}`;
       told.push(`at most ${highest} figures in ${area_mm2} mm² around any place of its density map`);
     }
     if (data.outline && data.outline.d) {
@@ -220,16 +222,17 @@
       const text = shown < of ? `Figures, the ${number(shown)} best of ${number(of)}` : `Figures (${number(of)})`;
       layer(text, drawn("path", { class: "dots", d: "M8 12h0M16 7h0M24 13h0" }), true, drawn("path", { class: "dots", d }));
     }
+    const larger = (across, down) => (across > data.width_um && down > data.height_um ? ", larger than the slide" : "");
     if (data.circle) {
       const { x_um: cx, y_um: cy, radius_um: r, area_mm2, count } = data.circle;
       const shapes = ["halo", "circle"].map((name) => drawn("circle", { class: name, cx, cy, r }));
-      layer(`Hotspot circle: ${number(count)} in ${area_mm2} mm²`, drawn("circle", { class: "circle", cx: 16, cy: 10, r: 8 }), true, ...shapes);
+      layer(`Hotspot circle: ${number(count)} in ${area_mm2} mm²${larger(2 * r, 2 * r)}`, drawn("circle", { class: "circle", cx: 16, cy: 10, r: 8 }), true, ...shapes);
       told.push(`the circle of ${area_mm2} mm² with most figures holds ${count}`);
     }
     if (data.rectangle) {
       const { x_um: x, y_um: y, width_um: width, height_um: height, area_mm2, count } = data.rectangle;
       const shapes = ["halo", "rectangle"].map((name) => drawn("rect", { class: name, x, y, width, height }));
-      layer(`Hotspot rectangle: ${number(count)} in ${area_mm2} mm²`, drawn("rect", { class: "rectangle", x: 4, y: 3, width: 24, height: 14 }), true, ...shapes);
+      layer(`Hotspot rectangle: ${number(count)} in ${area_mm2} mm²${larger(width, height)}`, drawn("rect", { class: "rectangle", x: 4, y: 3, width: 24, height: 14 }), true, ...shapes);
       told.push(`the rectangle of ${area_mm2} mm² with most figures holds ${count}`);
     }
     if (!layers.querySelector("label")) layers.hidden = true;
