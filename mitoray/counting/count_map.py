@@ -66,7 +66,7 @@ class CountMap:
         colours = (rgba * 255).round().astype(np.uint8)
         image: NDArray[np.uint8] = colours[np.minimum(self.counts, len(colours) - 1)]
         if tissue is not None:
-            centres = (np.indices(self.counts.shape)[::-1].reshape(2, -1).T + 0.5) * self.step_um
+            centres = (np.indices(self.counts.shape)[::-1].reshape(2, -1).T + np.float64(0.5)) * self.step_um
             image[~tissue.contains(centres / tissue.mpp).reshape(self.counts.shape)] = 0
         return image
 
