@@ -53,7 +53,7 @@ def cut_point_figure(
         axes.set_title(title, loc="left", fontweight="bold")
     if len(bootstrap.cuts):
         if _counts(search):
-            edges = np.arange(search.cuts.min() - 0.5, max(search.cuts.max(), bootstrap.cuts.max()) + 1)
+            edges = np.arange(bootstrap.cuts.min() - 0.5, bootstrap.cuts.max() + 1)
         else:
             edges = np.linspace(bootstrap.cuts.min(), bootstrap.cuts.max() + 1e-12, _BARS + 1)
         shares = np.full(len(bootstrap.cuts), 100 / len(bootstrap.cuts))

@@ -16,6 +16,9 @@ from mitoray.survival.kaplan_meier import Curve, LogRank
 
 MOST_GROUPS: Final = len(COLOURS)
 
+_NOTES_BELOW: Final = 0.25
+"""Survival above which the lines of tests fit below the curves."""
+
 
 def kaplan_meier_figure(
     curves: Sequence[Curve],
@@ -52,11 +55,18 @@ def kaplan_meier_figure(
     if title:
         axes.set_title(title, loc="left", fontweight="bold")
     if notes:
-        # Curves start at 100 %, so the upper right is free wherever anybody died; the box keeps it legible elsewhere.
+        # Where all curves end high, the lower right is free; where one ends low, the upper right is.
+        low = min(float(curve.low[-1]) for curve in curves) > _NOTES_BELOW
         axes.text(
-            0.99, 0.99, "\n".join(notes), transform=axes.transAxes, ha="right", va="top", fontsize="small",
+            0.99,
+            0.03 if low else 0.99,
+            "\n".join(notes),
+            transform=axes.transAxes,
+            ha="right",
+            va="bottom" if low else "top",
+            fontsize="small",
             bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 2},
-        )  # fmt: skip
+        )
     _numbers(below, [curve.group for curve in curves], at_risk_years, at_risk)
     caption(figure, cohort, "Bands: 95 % intervals; ticks: end of follow-up.")
     return figure

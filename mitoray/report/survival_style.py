@@ -21,9 +21,9 @@ _COHORTS: Final[dict[str, str]] = {
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Of Okabe and Ito 2008: told apart with every kind of colour blindness."""
 
-Dashes = tuple[int, tuple[float, ...]]
+Dashes = str | tuple[int, tuple[float, ...]]
 
-LINES: Final[tuple[Dashes, ...]] = ((0, ()), (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
+LINES: Final[tuple[Dashes, ...]] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))
 """So that groups are told apart without any colour."""
 
 

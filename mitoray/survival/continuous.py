@@ -24,7 +24,8 @@ class HazardCurve:
     """The hazard by count, relative to that at `reference`, with its pointwise 95 % interval.
 
     count, relative_hazard, low, high: (g,) float64. knots: counts. p: whether the count matters at all;
-    nonlinear_p: whether bending the line helps (Wald tests). model: the fitted terms.
+    nonlinear_p: whether bending the line helps (Wald tests). model: of the terms made
+    orthogonal, so its likelihood and concordance mean something, its hazard ratios do not.
     """
 
     count: FloatArray
@@ -88,11 +89,15 @@ def hazard_curve(
     x, back = _scaled(count, scale), _UNSCALED[scale]
     knots = knots_of(x, n_knots)
     names = ["straight", *(f"bend {i}" for i in range(1, n_knots - 1))]
-    model = cox(time, event, dict(zip(names, spline_basis(x, knots).T, strict=True)))
+    basis = spline_basis(x, knots)
+    # The terms are nearly collinear; made orthogonal, in this order, they span the same curves and converge.
+    orthogonal, triangle = np.linalg.qr(basis - basis.mean(axis=0))
+    model = cox(time, event, dict(zip(names, orthogonal.T * np.sqrt(len(x)), strict=True)))
     coefficients = np.array([model[name].coefficient for name in names])
     reference = float(np.median(count)) if reference is None else reference
     grid = np.linspace(x.min(), x.max(), n_points)
     contrast = spline_basis(grid, knots) - spline_basis(_scaled(np.array([reference]), scale), knots)
+    contrast = np.linalg.solve(triangle.T, contrast.T).T * np.sqrt(len(x))
     effect = contrast @ coefficients
     error = np.sqrt(np.maximum(np.einsum("gi,ij,gj->g", contrast, model.covariance, contrast), 0))
     return HazardCurve(

@@ -168,7 +168,7 @@ def bootstrap_cut(
         best = (n_high >= np.take_along_axis(n_high, best[:, None], axis=1)).sum(axis=1) - 1
         found.append(candidates[best[size.max(axis=1) > 0]])
     cuts = np.concatenate(found) if found else np.empty(0)
-    low, high = np.quantile(cuts, [0.025, 0.975]) if len(cuts) else (np.nan, np.nan)
+    low, high = np.quantile(cuts, [0.025, 0.975], method="inverted_cdf") if len(cuts) else (np.nan, np.nan)
     return CutBootstrap(cuts, float(low), float(high), repeats - len(cuts))
 
 

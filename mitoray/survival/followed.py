@@ -20,6 +20,7 @@ _LABELS: Final = {
     "mitotic_count": "mitotic count in 2 mm²",
     "mitotic_count_10hpf": "mitotic count in 10 HPF (2.37 mm²)",
     "atypical_ratio": "atypical:normal ratio per slide",
+    "hotspot_atypical_ratio": "atypical:normal ratio in the hotspot",
 }
 
 

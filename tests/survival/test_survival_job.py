@@ -12,7 +12,7 @@ from mitoray.scoring.schema import SLIDES
 from mitoray.survival.clinical import read_clinical
 from mitoray.survival.scored import read_run
 
-FAST = ["--permutations", "50", "--repeats", "50", "--cohort", "simulated"]
+FAST = ["--permutations", "30", "--repeats", "30", "--cohort", "simulated"]
 
 
 @pytest.fixture
