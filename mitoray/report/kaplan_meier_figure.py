@@ -18,6 +18,8 @@ MOST_GROUPS: Final = len(COLOURS)
 
 _NOTES_BELOW: Final = 0.25
 """Survival above which the lines of tests fit below the curves."""
+_LABEL_CHARACTERS: Final = 44
+"""The longest label of a legend beside which they fit."""
 
 
 def kaplan_meier_figure(
@@ -56,7 +58,8 @@ def kaplan_meier_figure(
         axes.set_title(title, loc="left", fontweight="bold")
     if notes:
         # Where all curves end high, the lower right is free; where one ends low, the upper right is.
-        low = min(float(curve.low[-1]) for curve in curves) > _NOTES_BELOW
+        widest = max(len(_label(curve)) for curve in curves)
+        low = min(float(curve.low[-1]) for curve in curves) > _NOTES_BELOW and widest <= _LABEL_CHARACTERS
         axes.text(
             0.99,
             0.03 if low else 0.99,
@@ -109,12 +112,17 @@ def log_rank_note(test: LogRank) -> str:
 
 
 def _draw(axes: Axes, curve: Curve, colour: str, line: Dashes) -> None:
-    median = "not reached" if np.isinf(curve.median) else f"{curve.median:.1f} years"
-    label = f"{curve.group}: {curve.n_events} events in {curve.n}, median {median}"
     axes.fill_between(curve.time, curve.low, curve.high, step="post", color=colour, alpha=0.15, linewidth=0)
-    axes.step(curve.time, curve.survival, where="post", color=colour, linestyle=line, linewidth=1.8, label=label)
+    axes.step(
+        curve.time, curve.survival, where="post", color=colour, linestyle=line, linewidth=1.8, label=_label(curve)
+    )
     heights = curve.at(curve.censored_at)
     axes.plot(curve.censored_at, heights, "|", color=colour, markersize=5, markeredgewidth=0.7, alpha=0.6)
+
+
+def _label(curve: Curve) -> str:
+    median = "not reached" if np.isinf(curve.median) else f"{curve.median:.1f} years"
+    return f"{curve.group}: {curve.n_events} events in {curve.n}, median {median}"
 
 
 def _numbers(axes: Axes, groups: Sequence[str], years: FloatArray, at_risk: Mapping[str, Sequence[int]]) -> None:
