@@ -51,16 +51,26 @@ def outline_path(mask: NDArray[np.bool_], most: int) -> str:
     """
     framed = np.pad(np.asarray(mask, np.float64), 1)
     # find_contours names px centres and sees the frame as a row and a column of px.
-    contours = [contour[:, ::-1] - 0.5 for contour in find_contours(framed, 0.5)]
+    contours = [contour[:, ::-1] - 0.5 for contour in _contours(framed)]
     contours.sort(key=lambda contour: -float(np.ptp(contour, axis=0).max()))
     tolerance = 0.6
     while contours:
-        path = "".join(_closed(approximate_polygon(contour, tolerance)) for contour in contours)
+        path = "".join(_closed(_simplified(contour, tolerance)) for contour in contours)
         if len(path) <= most:
             return path
         tolerance *= 1.4
         contours = [contour for contour in contours if np.ptp(contour, axis=0).max() > 2 * tolerance]
     return ""
+
+
+def _contours(framed: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    found: list[NDArray[np.float64]] = find_contours(framed, 0.5)  # type: ignore[no-untyped-call]
+    return found
+
+
+def _simplified(contour: NDArray[np.float64], tolerance: float) -> NDArray[np.float64]:
+    corners: NDArray[np.float64] = approximate_polygon(contour, tolerance)  # type: ignore[no-untyped-call]
+    return corners
 
 
 def _closed(corners: NDArray[np.float64]) -> str:

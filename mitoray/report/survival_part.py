@@ -30,7 +30,8 @@ def survival_part(
     """
     slides = folder.read_table("slides/slides.parquet")
     scored = folder.read_table(CASES) if folder.exists(CASES) else slides
-    values = [COUNT, *ratios_of(scored.column_names)]
+    told = [name for name in ratios_of(scored.column_names) if scored[name].null_count < scored.num_rows]
+    values = [COUNT, *told]
     joined = join(scored, read_clinical(clinical, columns), values)
     # The published cut is one of counts in 2 mm²: it says nothing about ratios.
     analyses = [

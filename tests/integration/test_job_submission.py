@@ -58,7 +58,8 @@ def test_a_submitted_job_ends_with_the_same_files(cluster, ray_session, tmp_path
     draw_cohort(tmp_path / "slides", n_slides=2, seed=940_000, width_px=1600, height_px=1600)
     manifest = tmp_path / "slides/manifest.csv"
     submitted = tmp_path / "submitted"
-    job = ["python", "jobs/score_cohort.py", "--manifest", str(manifest), "--output", str(submitted)]
+    options = ["--manifest", str(manifest), "--output", str(submitted), "--report", "false"]
+    job = ["python", "jobs/score_cohort.py", *options]
     command = [ray, "job", "submit", "--working-dir", ".", "--", *job]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
