@@ -105,8 +105,11 @@ def _mask_of(encoded: bytes, name: str, width_px: int, height_px: int, mpp: floa
             f"{name} is no image that can be read ({exc}). Give a PNG or TIFF, at most 10,000 px wide."
         ) from exc
     mask = pixels != 0 if pixels.ndim == 2 else (pixels[..., :3] != 0).any(axis=2)
-    aspect = (mask.shape[1] / mask.shape[0]) / (width_px / height_px)
-    if abs(aspect - 1) > ASPECT_TOLERANCE:
+    rows, columns = mask.shape
+    aspect = (columns / rows) / (width_px / height_px)
+    # A small or narrow mask cannot come nearer to the slide's shape than whole px allow.
+    rounded = abs(rows - columns * height_px / width_px) <= 1 or abs(columns - rows * width_px / height_px) <= 1
+    if abs(aspect - 1) > ASPECT_TOLERANCE and not rounded:
         raise BadTissueMask(
             f"{name} has {mask.shape[1]} × {mask.shape[0]} px, the slide {width_px} × {height_px}: "
             "the aspect ratios differ by more than 2 %. Give a mask of the whole slide."

@@ -132,6 +132,13 @@ def test_a_mask_survives_the_way_through_png(mask):
 
 
 @settings(deadline=None)
+@given(st.integers(64, 20_000), st.integers(64, 20_000), st.sampled_from([np.floor, np.round, np.ceil]))
+def test_the_overviews_mask_of_a_small_or_narrow_slide_survives_the_way_through_png(width, height, rounded):
+    mask = np.ones([max(1, int(rounded(side * 0.25 / 16))) for side in (height, width)], bool)
+    assert Tissue.from_png(Tissue(mask, width, height, 0.25).to_png(), width, height, 0.25).mask.shape == mask.shape
+
+
+@settings(deadline=None)
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(100, 5000), st.integers(100, 5000))
 def test_a_point_belongs_to_the_mask_pixel_above_it(rows, columns, height, width):
     mask = np.random.default_rng(rows * 31 + columns).random((rows, columns)) < 0.5
