@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-Breadth = Literal["always", "tablet", "desktop"]
+Breadth = Literal["always", "tablet", "desktop", "wide"]
 MISSING: Final = "–"
 
 
@@ -121,6 +121,7 @@ def _columns(circle_mm2: float, rectangle_mm2: float) -> list[Column]:
             ("sampling_low", "sampling_high"),
             "Sampling interval",
             digits=1,
+            shown="wide",
             explanation="90 %: the mean counts of which one field may hold as many by chance",
         ),
         Column(
@@ -131,12 +132,12 @@ def _columns(circle_mm2: float, rectangle_mm2: float) -> list[Column]:
         ),
         Column(
             ("hotspot_atypical_ratio",),
-            "Atypical : normal",
+            "Atypical ratio",
             "in the circle",
             digits=2,
             explanation="clearly atypical figures per clearly normal one",
         ),
-        Column(("atypical_ratio",), "Atypical : normal", "on the slide", digits=2),
+        Column(("atypical_ratio",), "Atypical ratio", "on the slide", digits=2, shown="wide"),
         Column(("n_detections",), "Figures", "on the slide", shown="tablet", needed=True),
         Column(("tissue_mm2",), "Tissue", "mm²", digits=2, shown="tablet", needed=True),
         Column(("unscored_mm2",), "Not scored", "mm²", digits=2),

@@ -50,7 +50,7 @@ def test_columns_without_anything_to_say_are_left_out():
     calibrated = [slide(mitotic_count=12, count_low=9, count_high=15, hotspot_atypical_ratio=0.25)]
     columns = {column.title: column for column in columns_of(calibrated, circle_mm2=2, rectangle_mm2=2.37)}
     assert columns["Count interval"].cell(calibrated[0]).text == "9–15"
-    assert columns["Atypical : normal"].cell(calibrated[0]).text == "0.25"
+    assert columns["Atypical ratio"].cell(calibrated[0]).text == "0.25"
     assert "Not scored" not in columns
     assert "Case" not in columns
 
