@@ -1,4 +1,4 @@
-"""Precision against recall, and sensitivity against false positives per mm²."""
+"""Precision against recall, sensitivity against false positives per mm², and scores by domain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mitoray.evaluation.cohort import MatchedCohort
 from mitoray.evaluation.curves import Sweep, average_precision, froc
 
 
@@ -29,6 +30,32 @@ def froc_figure(sweeps: Mapping[str, Sweep], area_mm2: Mapping[str, float]) -> F
     axes.set_xscale("log")
     axes.set_xlim(left=0.02)
     axes.legend(fontsize="small")
+    return figure
+
+
+def score_figure(cohorts: Mapping[str, MatchedCohort], thresholds: Mapping[str, float]) -> Figure:
+    """Histograms of the scores of true and false detections, one panel per domain, with its threshold if it has one."""
+    columns = min(3, max(1, len(cohorts)))
+    rows = max(1, -(-len(cohorts) // columns))
+    figure = Figure(figsize=(3.6 * columns, 2.6 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).ravel()
+    edges = np.linspace(0, 1, 26)
+    for axes, (name, cohort) in zip(grid, cohorts.items(), strict=False):
+        true, false = (
+            np.concatenate([getattr(matching, kind) for matching in cohort.matchings] or [np.zeros(0)])
+            for kind in ("true_scores", "false_scores")
+        )
+        axes.hist(true, edges, color="#0072B2", alpha=0.75, label="figures")
+        axes.hist(false, edges, histtype="step", color="#D55E00", linewidth=1.8, label="false")
+        if name in thresholds:
+            axes.axvline(thresholds[name], color="black", linestyle="--", linewidth=1, label="threshold")
+        axes.set_title(name, fontsize="small")
+        axes.set_yscale("symlog", linthresh=5)
+    for axes in grid[len(cohorts) :]:
+        axes.axis("off")
+    grid[0].legend(fontsize="small")
+    figure.supxlabel("score", fontsize="medium")
+    figure.supylabel("detections", fontsize="medium")
     return figure
 
 

@@ -41,6 +41,11 @@ def draw(row: ManifestRow, index: int) -> None:
     pq.write_table(drawn, labels)
 
 
+def labels(slides: pa.Table) -> pa.Table:
+    """What was drawn on the slides of a SLIDES table: LABELS rows."""
+    return pa.concat_tables(pq.read_table(_labels_of(uri)) for uri in slides["uri"].to_pylist())
+
+
 def compare(slides: pa.Table, folder: Folder) -> list[dict[str, Any]]:
     """What was drawn beside what was found, slide by slide and in all; matched one to one within `MATCH_RADIUS_UM`."""
     table: list[dict[str, Any]] = []

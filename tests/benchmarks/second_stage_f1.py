@@ -32,7 +32,7 @@ parser.add_argument(
     help="to train on; the others test (default: four)",
 )
 parser.add_argument("--train-slides", type=int, default=48, help="a third of them validates (default: 48)")
-parser.add_argument("--test-slides", type=int, default=24, help="default: 24")
+parser.add_argument("--test-slides", type=int, default=40, help="default: 40")
 parser.add_argument("--side-px", type=int, default=3600, help="of a slide (default: 3600)")
 parser.add_argument("--epochs", type=int, default=12, help="of both trainings (default: 12)")
 parser.add_argument("--patches", type=int, default=768, help="per epoch of the detector (default: 768)")
@@ -89,6 +89,7 @@ if __name__ == "__main__":
     run_job(
         *(JOBS / "train_classifier.py", *fed, "--output", classifier, "--model-mpp", 0.5, "--patch-px", 48),
         *("--detector", detector / "bundle", "--mine-score", 0.05, "--random-negatives", 40, "--margin-px", 16),
+        *("--exchange-probability", 0.6),
         *("--threads", arguments.threads),
     )
     for name, stage in (("single", []), ("dual", ["--classifier", classifier / "bundle"])):
