@@ -23,6 +23,7 @@ from mitoray.errors import BadClinicalTable, BadManifest, BadOption, NotARun
 from mitoray.report.cohort_report import REPORT, ReportSource, read_run, write_report
 from mitoray.report.panels import TOTAL
 from mitoray.report.survival_part import survival_part
+from mitoray.report.survival_style import Cohort
 from mitoray.scoring.manifest import read_manifest
 from mitoray.scoring.tasks import ray_for_job
 from mitoray.storage import Folder
@@ -44,6 +45,8 @@ class Report:
         time_unit: days, months or years, of --time.
         age: column with the age in years, to adjust for.
         stage: column with the stage (I to IV), to adjust for.
+        cohort: whom the survival figures are of, said below each: simulated, phantom, or real slides; None takes phantom
+            where all slides are, else real slides.
         manifest: the run's manifest, where its slides' URIs hold signatures, which the run does not keep.
         megabytes: the most that all slides' pictures may take together, MB; they get smaller and fewer to fit.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
@@ -60,6 +63,7 @@ class Report:
     time_unit: TimeUnit = "days"
     age: str | None = None
     stage: str | None = None
+    cohort: Cohort | None = None
     manifest: str | None = None
     megabytes: float = TOTAL / 1e6
     storage_options: dict[str, Any] | None = None
@@ -91,7 +95,9 @@ def run(argv: Sequence[str] | None) -> int:
     read_run(folder)
     rows = read_manifest(options.manifest, options.storage_options) if options.manifest else []
     uris = {row.slide_id: row.uri for row in rows}
-    survival = [survival_part(folder, table, options.columns) for table in options.clinical or []]
+    survival = [
+        survival_part(folder, table, options.columns, cohort=options.cohort) for table in options.clinical or []
+    ]
     output, name = _place(options, folder)
     with ray_for_job(ray_address()):
         source = ReportSource(folder, options.storage_options, uris, int(options.megabytes * 1e6))

@@ -20,12 +20,18 @@ COUNT = "mitotic_count"
 
 
 def survival_part(
-    folder: Folder, clinical: str, columns: Columns | None = None, settings: Settings | None = None
+    folder: Folder,
+    clinical: str,
+    columns: Columns | None = None,
+    settings: Settings | None = None,
+    *,
+    cohort: Cohort | None = None,
 ) -> Mapping[str, Any]:
     """What `write_report` takes of one clinical table: title, notes, and figures with what they show in words.
 
     Looks at the mitotic count and at each atypical ratio that the run has: of its cases where it has them, of its
-    slides otherwise. columns: of the clinical table, by default those of TCGA-CDR. Raises BadClinicalTable, and
+    slides otherwise. columns: of the clinical table, by default those of TCGA-CDR. cohort: whom the figures are of, said
+    below each; None takes phantoms where all slides are, else real slides. Raises BadClinicalTable, and
     BadManifest where no slide has a patient.
     """
     slides = folder.read_table("slides/slides.parquet")
@@ -37,5 +43,6 @@ def survival_part(
     analyses = [
         analyse(joined, value, settings or Settings(), PUBLISHED_CUT if value == COUNT else None) for value in values
     ]
-    cohort: Cohort = "phantom" if Summary.of(slides.to_pylist()).all_phantoms else "real slides"
+    if cohort is None:
+        cohort = "phantom" if Summary.of(slides.to_pylist()).all_phantoms else "real slides"
     return {"title": redact(clinical).rpartition("/")[2], **report_part(joined, analyses, cohort=cohort)}

@@ -40,7 +40,7 @@ def run(tmp_path):
 
 def test_the_part_tells_patients_events_and_what_each_figure_shows(run):
     folder, clinical, n_events = run
-    part = survival_part(folder, clinical, COLUMNS, QUICK)
+    part = survival_part(folder, clinical, COLUMNS, QUICK, cohort="simulated")
     assert part["title"] == "<b>clinical.csv"
     assert part["notes"][0].startswith(f"60 patients with a scored slide, {n_events} with the event")
     assert len(part["figures"]) >= 4
@@ -51,7 +51,7 @@ def test_the_part_tells_patients_events_and_what_each_figure_shows(run):
 
 def test_the_report_shows_it_with_words_for_those_who_cannot_see_it(run, ray_session):
     folder, clinical, _ = run
-    part = survival_part(folder, clinical, COLUMNS, QUICK)
+    part = survival_part(folder, clinical, COLUMNS, QUICK, cohort="simulated")
     html = report_of(ReportSource(folder), folder, survival=[part], progress=False)
     assert html.index('id="domains"') < html.index('id="survival"') < html.index('id="slides"')
     assert "<h3>&lt;b&gt;clinical.csv</h3>" in html
