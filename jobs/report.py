@@ -45,8 +45,8 @@ class Report:
         time_unit: days, months or years, of --time.
         age: column with the age in years, to adjust for.
         stage: column with the stage (I to IV), to adjust for.
-        cohort: whom the survival figures are of, said below each: simulated, phantom, or real slides; None takes phantom
-            where all slides are, else real slides.
+        cohort: whom the survival figures are of, said below each: simulated, phantom, or real slides; None takes
+            phantom where all slides are, else real slides.
         manifest: the run's manifest, where its slides' URIs hold signatures, which the run does not keep.
         megabytes: the most that all slides' pictures may take together, MB; they get smaller and fewer to fit.
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as

@@ -30,8 +30,8 @@ def survival_part(
     """What `write_report` takes of one clinical table: title, notes, and figures with what they show in words.
 
     Looks at the mitotic count and at each atypical ratio that the run has: of its cases where it has them, of its
-    slides otherwise. columns: of the clinical table, by default those of TCGA-CDR. cohort: whom the figures are of, said
-    below each; None takes phantoms where all slides are, else real slides. Raises BadClinicalTable, and
+    slides otherwise. columns: of the clinical table, by default those of TCGA-CDR. cohort: whom the figures are of, as
+    said below each; None takes phantoms where all slides are, else real slides. Raises BadClinicalTable, and
     BadManifest where no slide has a patient.
     """
     slides = folder.read_table("slides/slides.parquet")
