@@ -2,6 +2,7 @@
 
 import io
 import json
+import mimetypes
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -81,7 +82,12 @@ class Folder:
             Path(aside).write_bytes(content)
             Path(aside).replace(path)
         else:
-            self.filesystem.pipe_file(path, content)
+            self.filesystem.pipe_file(path, content, **self._headers(name))
+
+    def _headers(self, name: str) -> dict[str, str]:
+        """What S3 is told of a file, so that a browser shows a page or a picture behind a link, and saves no copy."""
+        kind, _ = mimetypes.guess_type(name)
+        return {"ContentType": kind} if kind and "s3" in self.filesystem.protocol else {}
 
     def read_bytes(self, name: str) -> bytes:
         """The file's content; raises FileNotFoundError."""

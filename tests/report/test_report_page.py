@@ -187,6 +187,8 @@ def test_a_run_in_s3_is_reported_in_s3(ray_session, slides, s3, tmp_path):
     size = write_report(source, progress=False)
     text = folder.read_bytes("report.html")
     assert len(text) == size
+    folder.filesystem.invalidate_cache()
+    assert folder.filesystem.info(folder.path("report.html"), refresh=True)["ContentType"] == "text/html"
     assert Page(text.decode()).panels[0]["crops"]
     assert folder.names("report/panels", ".json") == ["report/panels/one %26 only.json"]
     here = Folder.at(str(tmp_path))
