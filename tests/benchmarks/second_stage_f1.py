@@ -38,7 +38,12 @@ parser.add_argument("--epochs", type=int, default=12, help="of both trainings (d
 parser.add_argument("--patches", type=int, default=768, help="per epoch of the detector (default: 768)")
 parser.add_argument("--threads", type=int, default=1, help="CPU threads of a network (default: 1)")
 parser.add_argument("--seed", type=int, default=0, help="of both trainings (default: 0)")
-parser.add_argument("--use-detector", action="store_true", help="give the detector's score a weight of its own")
+parser.add_argument(
+    "--use-detector",
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="give the detector's score a weight of its own (default: yes)",
+)
 arguments = parser.parse_args()
 
 os.environ["RAY_ADDRESS"] = "local"  # a Ray of its own for each job, whatever else runs here
@@ -110,5 +115,5 @@ if __name__ == "__main__":
             *(JOBS / "search_thresholds.py", "--detections", run / "detections", "--labels", all_labels),
             *("--manifest", judged, "--searched", "validation", "--output", found),
             *("--model", (classifier if stage else detector) / "bundle"),
-            *("--use-detector", json.dumps(bool(stage) and arguments.use_detector)),
+            *("--use-detector", json.dumps(bool(stage) and arguments.use_detector), "--calibration", "temperature"),
         )
