@@ -49,6 +49,7 @@ def test_no_worker_asks_for_more_than_one_node_has():
     assert Scaling().placed([(16, 4)]).num_cpus <= 16 / 4
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_first_epoch_and_one_that_is_done_is_not_trained_again(
     ray_session, cohort, tmp_path
 ):
