@@ -26,10 +26,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.adaptation import SelectBy, adaptation_table, as_csv, as_text, from_csv, table_rows
 from mitoray.models import load_bundle
+from mitoray.ray_address import ray_address
 from mitoray.storage import Folder
 from mitoray.tracking import TrackedRun
 from mitoray.training.adaptation import (

@@ -24,11 +24,12 @@ import pyarrow as pa
 import pyarrow.csv
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.matrix import Metric, as_csv, as_text, domain_matrix, summary
 from mitoray.evaluation.published import beside_published, published_like
 from mitoray.evaluation.trials import TRIAL_SCORES, Protocol
+from mitoray.ray_address import ray_address
 from mitoray.report.matrix_figure import matrix_figure
 from mitoray.report.text import as_text as table_text
 from mitoray.tracking import TrackedRun

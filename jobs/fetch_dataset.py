@@ -24,7 +24,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.datasets import (
     Dataset,
     Destination,
@@ -38,6 +38,7 @@ from mitoray.datasets import (
     write_manifest,
 )
 from mitoray.errors import BadOption, MitorayError, OutputBelongsToAnotherRun
+from mitoray.ray_address import ray_address
 
 
 @dataclass(frozen=True)

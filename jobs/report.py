@@ -18,7 +18,7 @@ from typing import Any
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from mitoray.commandline import DONE, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.errors import BadClinicalTable, BadManifest, BadOption, NotARun
 from mitoray.report.cohort_report import REPORT, ReportSource, read_run, write_report
 from mitoray.report.panels import TOTAL
@@ -27,7 +27,7 @@ from mitoray.report.survival_style import Cohort
 from mitoray.scoring.manifest import read_manifest
 from mitoray.scoring.tasks import ray_for_job
 from mitoray.storage import Folder
-from mitoray.survival.columns import Columns, Endpoint, TimeUnit, tcga_cdr
+from mitoray.survival.columns import ClinicalTable
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,6 @@ class Report:
         run: folder or URI that score_cohort wrote.
         output: file (….html), or folder or URI for report.html; None takes the run's folder.
         clinical: CSV or TSV of patients, one or several, for survival by count; by default with TCGA-CDR's columns.
-        endpoint: of TCGA-CDR: OS, DSS, DFI or PFI.
-        patient: column with the patient, where the tables are not TCGA-CDR; needs --time and --event too.
-        time: column with the time of follow-up, in --time-unit.
-        event: column with 1 for the event and 0 for none, or words such as Dead and Alive.
-        time_unit: days, months or years, of --time.
-        age: column with the age in years, to adjust for.
-        stage: column with the stage (I to IV), to adjust for.
         cohort: whom the survival figures are of, said below each: simulated, phantom, or real slides; None takes
             phantom where all slides are, else real slides.
         manifest: the run's manifest, where its slides' URIs hold signatures, which the run does not keep.
@@ -56,13 +49,6 @@ class Report:
     run: str
     output: str | None = None
     clinical: list[str] | None = None
-    endpoint: Endpoint = "OS"
-    patient: str | None = None
-    time: str | None = None
-    event: str | None = None
-    time_unit: TimeUnit = "days"
-    age: str | None = None
-    stage: str | None = None
     cohort: Cohort | None = None
     manifest: str | None = None
     megabytes: float = TOTAL / 1e6
@@ -71,15 +57,6 @@ class Report:
     def __post_init__(self) -> None:
         if not 1 <= self.megabytes <= 500:
             raise BadOption(f"--megabytes must lie between 1 and 500, not {self.megabytes}.")
-        if len({self.patient is None, self.time is None, self.event is None}) > 1:
-            raise BadOption("--patient, --time and --event go together: give all three, or none for TCGA-CDR.")
-
-    @property
-    def columns(self) -> Columns:
-        """The clinical tables' columns."""
-        if self.patient is None or self.time is None or self.event is None:
-            return tcga_cdr(self.endpoint)
-        return Columns(self.patient, self.time, self.event, self.time_unit, self.age, self.stage)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,16 +67,15 @@ def run(argv: Sequence[str] | None) -> int:
     parser = JobParser("report", __doc__.partition("\n")[0])
     parser.add_argument("--clinical", nargs="+", metavar="CSV", help="patients, for survival by count")
     parser.add_class_arguments(Report, skip={"clinical"})
-    (options,) = parser.parsed(argv, Report)
+    parser.add_class_arguments(ClinicalTable)
+    options, layout = parser.parsed(argv, Report, ClinicalTable)
     folder = Folder.at(options.run, options.storage_options)
     read_run(folder)
     rows = read_manifest(options.manifest, options.storage_options) if options.manifest else []
     uris = {row.slide_id: row.uri for row in rows}
-    survival = [
-        survival_part(folder, table, options.columns, cohort=options.cohort) for table in options.clinical or []
-    ]
+    survival = [survival_part(folder, table, layout.columns, cohort=options.cohort) for table in options.clinical or []]
     output, name = _place(options, folder)
-    with ray_for_job(ray_address()):
+    with ray_for_job():
         source = ReportSource(folder, options.storage_options, uris, int(options.megabytes * 1e6))
         size = write_report(source, output, name, survival=survival)
     print(f"Report: {output.shown}/{name} ({size / 1e6:.1f} MB)")

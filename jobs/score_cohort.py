@@ -24,13 +24,14 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pyarrow as pa
 import ray
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
 from mitoray.report.text import as_text
 from mitoray.scoring import demo
 from mitoray.scoring.config import Cohort, Files, Method, Resources
+from mitoray.scoring.demo_run import draw_demo
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
@@ -92,12 +93,11 @@ def run(argv: Sequence[str] | None) -> int:
     output = options.output or str(DEMO_FOLDER / "run")
     cohort = Cohort(rows, options.model, output, method, options.storage_options, options.classifier, files)
     scoring = Run.claim(cohort)
-    with ray_for_job(ray_address()):
+    with ray_for_job():
         if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
         if is_demo:
-            draw = ray.remote(demo.draw)
-            ray.get([draw.remote(row, index) for index, row in enumerate(rows)])
+            draw_demo(rows)
         slides = score_cohort(scoring, resources)
         if is_demo:
             print(as_text(demo.compare(slides, scoring.folder)))

@@ -29,7 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from mitoray import __version__
-from mitoray.commandline import DONE, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.errors import BadDetections, BadLabels, BadManifest, BadModel, BadOption
 from mitoray.evaluation import outcome
 from mitoray.evaluation.calibration import Method
@@ -44,6 +44,7 @@ from mitoray.labels import read_labels
 from mitoray.labels.cases import read_cases
 from mitoray.models import Bundle, load_bundle, save_bundle
 from mitoray.models.ensemble import ensemble_of
+from mitoray.ray_address import ray_address
 from mitoray.report.reliability_figure import reliability_figure
 from mitoray.report.text import as_text
 from mitoray.slide import redact

@@ -10,7 +10,7 @@ undefined in these data (each is named), 1 anything else.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -22,13 +22,13 @@ from mitoray.report.survival_files import told, write_survival
 from mitoray.report.survival_style import Cohort
 from mitoray.slide import redact
 from mitoray.storage import Folder
-from mitoray.survival.analysis import Settings, ValueAnalysis, analyse, as_json
+from mitoray.survival.analysis import Settings, ValueAnalysis, analyse_all, as_json
 from mitoray.survival.clinical import read_clinical
-from mitoray.survival.columns import Columns, Endpoint, TimeUnit, tcga_cdr
+from mitoray.survival.columns import ClinicalTable
 from mitoray.survival.cut_points import MIN_SHARE, PUBLISHED_CUT
-from mitoray.survival.followed import ratios_of
+from mitoray.survival.followed import values_of
 from mitoray.survival.joining import Combination, JoinedCohort, join
-from mitoray.survival.scored import read_run, read_scored_table
+from mitoray.survival.scored import counts_of_run, read_scored_table
 
 
 @dataclass(frozen=True)
@@ -40,15 +40,6 @@ class Survival:
         output: folder or URI for tables, figures and survival.json.
         run: folder or URI that score_cohort wrote; its cases are taken where it has them, its slides otherwise.
         slides_table: instead of a run, a CSV or Parquet table with slide_id or case_id and the values.
-        endpoint: of TCGA-CDR: OS (overall survival), DSS (disease-specific), DFI (disease-free) or PFI
-            (progression-free).
-        patient: column with the patient, where the table is not TCGA-CDR; needs --time and --event too.
-        time: column with the time of follow-up, in --time-unit.
-        event: column with 1 for the event and 0 for none, or words such as Dead and Alive.
-        time_unit: days, months or years, of --time.
-        age: column with the age in years, to adjust for; none adjusts for none.
-        stage: column with the stage (I to IV, with or without substage), to adjust for; none adjusts for none.
-        endpoint_name: what the event is, for figures, where the table is not TCGA-CDR.
         values: columns of the scored table to look at; none takes mitotic_count and every atypical ratio.
         combine: what several slides of a patient become: max, mean or sum.
         published_cut: mitotic count from which a patient is high, set beforehand (11 in 2 mm²: Fick et al. 2024).
@@ -65,14 +56,6 @@ class Survival:
     output: str
     run: str | None = None
     slides_table: str | None = None
-    endpoint: Endpoint = "OS"
-    patient: str | None = None
-    time: str | None = None
-    event: str | None = None
-    time_unit: TimeUnit = "days"
-    age: str | None = None
-    stage: str | None = None
-    endpoint_name: str = "survival"
     values: list[str] | None = None
     combine: Combination = "max"
     published_cut: float | None = PUBLISHED_CUT
@@ -87,15 +70,6 @@ class Survival:
     def __post_init__(self) -> None:
         if (self.run is None) == (self.slides_table is None):
             raise BadOption("Give either --run or --slides-table.")
-        if len({self.patient is None, self.time is None, self.event is None}) > 1:
-            raise BadOption("--patient, --time and --event go together: give all three, or none for TCGA-CDR.")
-
-    @property
-    def columns(self) -> Columns:
-        """The clinical table's columns."""
-        if self.patient is None or self.time is None or self.event is None:
-            return tcga_cdr(self.endpoint)
-        return Columns(self.patient, self.time, self.event, self.time_unit, self.age, self.stage, self.endpoint_name)
 
     @property
     def settings(self) -> Settings:
@@ -111,19 +85,15 @@ def run(argv: Sequence[str] | None) -> int:
     """Join, analyse, write, tell."""
     parser = JobParser("survival", __doc__.partition("\n")[0])
     parser.add_class_arguments(Survival)
-    (options,) = parser.parsed(argv, Survival)
-    settings = options.settings
+    parser.add_class_arguments(ClinicalTable)
+    options, layout = parser.parsed(argv, Survival, ClinicalTable)
     table, source = _scored(options)
-    values = options.values or ["mitotic_count", *ratios_of(table.column_names)]
-    joined = join(table, read_clinical(options.clinical, options.columns), values, combine=options.combine)
-    # The published cut is one of counts in 2 mm²: it says nothing about ratios.
-    analyses = [
-        analyse(joined, value, settings, options.published_cut if value == "mitotic_count" else None)
-        for value in values
-    ]
+    values = options.values or values_of(table)
+    joined = join(table, read_clinical(options.clinical, layout.columns), values, combine=options.combine)
+    analyses = analyse_all(joined, values, options.settings, options.published_cut)
     folder = Folder.at(options.output)
     files = write_survival(folder, joined, analyses, cohort=options.cohort)
-    folder.write_json("survival.json", _document(options, source, joined, analyses))
+    folder.write_json("survival.json", _document({**asdict(options), **asdict(layout)}, source, joined, analyses))
     _tell(joined, analyses)
     print(f"survival.json and {len(files)} tables and figures: {folder.shown}")
     return PARTLY_FAILED if any(analysis.all_undefined for analysis in analyses) else DONE
@@ -131,16 +101,16 @@ def run(argv: Sequence[str] | None) -> int:
 
 def _scored(options: Survival) -> tuple[pa.Table, str]:
     if options.run is not None:
-        return read_run(options.run)
+        return counts_of_run(Folder.at(options.run))
     return read_scored_table(str(options.slides_table)), redact(str(options.slides_table))
 
 
 def _document(
-    options: Survival, source: str, joined: JoinedCohort, analyses: Sequence[ValueAnalysis]
+    options: Mapping[str, object], source: str, joined: JoinedCohort, analyses: Sequence[ValueAnalysis]
 ) -> dict[str, object]:
     return {
         "mitoray": __version__,
-        "options": {name: redact(v) if isinstance(v, str) else v for name, v in asdict(options).items()},
+        "options": {name: redact(v) if isinstance(v, str) else v for name, v in options.items()},
         "scored_table": source,
         "clinical_rows": joined.clinical.n_rows,
         "excluded_patients": joined.clinical.reasons,

@@ -30,8 +30,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.ray_address import ray_address
 from mitoray.report.sweep_figure import sweep_figure
 from mitoray.report.text import as_text
 from mitoray.tracking import RunRef, TrackedRun

@@ -20,8 +20,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import pyarrow.compute as pc
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.ray_address import ray_address
 from mitoray.storage import Folder
 from mitoray.training.augment import Augmentation
 from mitoray.training.crop_extraction import Extraction

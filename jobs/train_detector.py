@@ -17,9 +17,10 @@ from typing import Literal
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.tables import as_text, domain_table
+from mitoray.ray_address import ray_address
 from mitoray.training.augment import Augmentation
 from mitoray.training.corpus import parted
 from mitoray.training.feed import Sampling

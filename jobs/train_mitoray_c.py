@@ -56,6 +56,7 @@ def run(argv: Sequence[str] | None) -> int:
     parser.add_class_arguments(Train)
     parser.add_class_arguments(Scaling)
     job, scaling = parser.parsed(argv, Train, Scaling)
+    detector = load_bundle("mitoray-s")
     crops, training = (job.output.with_name(f"{job.output.name}-{part}") for part in ("crops.parquet", "training"))
     cut = ["--data-dir", job.data_dir, "--output", crops, "--seed", job.seed]
     drawn = ["--random-negatives", job.random_negatives, "--phantom-patches", job.phantom_patches]
@@ -66,7 +67,7 @@ def run(argv: Sequence[str] | None) -> int:
         "crops": f"[{','.join(map(str, tables))}]",
         "output": training,
         "name": NAME,
-        "model-mpp": load_bundle("mitoray-s").mpp,
+        "model-mpp": detector.mpp,
         "patch-px": 48,
         "exchange-probability": 0.6,
         "epochs": job.epochs,
@@ -78,7 +79,7 @@ def run(argv: Sequence[str] | None) -> int:
     train_classifier.run([f"--{name}={value}" for name, value in options.items()])
     trained = load_bundle(str(training / "bundle"))
     measured = judged_on_crops(trained.classifier(), job.data_dir)
-    bundle = shipped_classifier(trained, load_bundle("mitoray-s"), measured)
+    bundle = shipped_classifier(trained, detector, measured)
     save_bundle(bundle, trained.weights, job.output)
     for metric in bundle.metrics:
         print(f"{metric.data:12} {metric.value:8.4f}  {metric.name}")

@@ -16,9 +16,10 @@ from pathlib import Path
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
-from mitoray.commandline import DONE, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, JobParser, run_job
 from mitoray.errors import BadOption, OutputBelongsToAnotherRun
 from mitoray.models import save_bundle
+from mitoray.ray_address import ray_address
 from mitoray.training.fit import Network, Scaling, Training, fit
 from mitoray.training.fit_session import Watched, ray_here
 from mitoray.training.material import read_evaluation, read_real

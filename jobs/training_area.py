@@ -26,9 +26,10 @@ import pyarrow as pa
 import pyarrow.csv
 from tqdm import tqdm
 
-from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, ray_address, run_job
+from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadLabels, BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
 from mitoray.evaluation.ablation import area_curve
+from mitoray.ray_address import ray_address
 from mitoray.report.matrix_figure import area_figure
 from mitoray.report.text import as_text
 from mitoray.tracking import TrackedRun

@@ -1,13 +1,10 @@
 """What all jobs share: options written with dashes, and exit statuses with a meaning."""
 
 import logging
-import os
 import re
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
@@ -85,19 +82,3 @@ def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)
         return FAILED
-
-
-def ray_address() -> str | None:
-    """For ray.init: None leaves the choice to Ray; "local" starts one, where a cluster ended and left its note behind.
-
-    Ray would wait half a minute for that cluster, and then fail.
-    """
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"
-    if "RAY_ADDRESS" in os.environ or not note.exists():
-        return None
-    host, _, port = note.read_text().strip().rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=3).close()
-    except (OSError, ValueError):
-        return "local"
-    return None

@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import fsspec
 import pyarrow as pa
+import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
@@ -59,6 +60,12 @@ class Folder:
         """Whether the file or folder is there now."""
         self.filesystem.invalidate_cache()
         return bool(self.filesystem.exists(self.path(name)))
+
+    def write_csv(self, name: str, table: pa.Table) -> None:
+        """Write a table as CSV."""
+        text = io.BytesIO()
+        pacsv.write_csv(table, text)
+        self.write_bytes(name, text.getvalue())
 
     def remove(self, name: str) -> None:
         """Remove a file that is there."""

@@ -1,6 +1,6 @@
 import socket
 
-from mitoray.commandline import ray_address
+from mitoray.ray_address import ray_address
 
 
 def test_a_cluster_that_has_ended_is_not_waited_for(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ class TissueFields:
     """The field around each px of a tissue mask: figures in it, and the share of it that is tissue.
 
     counts: (rows, columns) int32; shares: (rows, columns) float64, 0 to 1; what lies outside the slide is no tissue.
+    near_um: (2,) float64, where ties go: the points' centroid, or the slide's middle where there are no points.
     """
 
     grid: Grid
@@ -30,12 +31,13 @@ class TissueFields:
     area_mm2: float
     width_um: float
     height_um: float
+    near_um: FloatArray
 
-    def densest(self, least_share: float, near_um: FloatArray) -> Hotspot | None:
+    def densest(self, least_share: float) -> Hotspot | None:
         """The field with most figures of those that are tissue to `least_share` or more; None where none is.
 
         Exact over the centres of the grid, and so at most as many as `densest_circle` finds. Of equally good ones that
-        nearest to `near_um` (2,) is taken. It may hold no figure.
+        nearest to `near_um` is taken. It may hold no figure.
         """
         enough = self.shares >= _checked_share(least_share)
         if not enough.any():
@@ -43,7 +45,7 @@ class TissueFields:
         count = int(self.counts[enough].max())
         rows, columns = np.nonzero(enough & (self.counts == count))
         centres = self.grid.centres_um(rows, columns)
-        x_um, y_um = centres[np.argmin(np.hypot(*(centres - near_um).T))]
+        x_um, y_um = centres[np.argmin(np.hypot(*(centres - self.near_um).T))]
         return Hotspot(float(x_um), float(y_um), count, self.area_mm2, self.shape, self.width_um, self.height_um)
 
     def share_of(self, field: Hotspot) -> float:
@@ -77,9 +79,12 @@ def tissue_fields(
     step_x_um, step_y_um = tissue.width_px / columns * tissue.mpp, tissue.height_px / rows * tissue.mpp
     # Coordinates name centres of level-0 px, so the slide begins half a px before 0.
     grid = Grid(rows, columns, step_x_um, step_y_um, (step_x_um - tissue.mpp) / 2, (step_y_um - tissue.mpp) / 2)
-    counts = counts_around(points_um, grid, shape, width_um, height_um)
+    points = checked_points(points_um)
+    middle = np.array([tissue.width_px, tissue.height_px]) / 2 * tissue.mpp
+    near_um = points.mean(axis=0) if len(points) else middle
+    counts = counts_around(points, grid, shape, width_um, height_um)
     shares = cells_around(tissue.mask, grid, shape, width_um, height_um)
-    return TissueFields(grid, counts, shares, shape, area_mm2, width_um, height_um)
+    return TissueFields(grid, counts, shares, shape, area_mm2, width_um, height_um, near_um)
 
 
 def densest_with_tissue(
@@ -97,10 +102,7 @@ def densest_with_tissue(
     Raises BadOption as `tissue_fields`, and for a share outside 0 to 1.
     """
     _checked_share(least_share)
-    points = checked_points(points_um)
-    middle = np.array([tissue.width_px, tissue.height_px]) / 2 * tissue.mpp
-    near_um = points.mean(axis=0) if len(points) else middle
-    return tissue_fields(points, tissue, shape, area_mm2, aspect).densest(least_share, near_um)
+    return tissue_fields(points_um, tissue, shape, area_mm2, aspect).densest(least_share)
 
 
 def _checked_share(least_share: float) -> float:

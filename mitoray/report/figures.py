@@ -76,10 +76,15 @@ def _in_turn(highest: Any, nearest: Any) -> list[list[tuple[int, Group]]]:
     return [[(int(places[i]), group) for places, group in groups if i < len(places)] for i in range(longer)]
 
 
+def crop_rect(slide: Slide, x_px: float, y_px: float) -> Rect:
+    """`CROP_UM` µm of the slide around a place, level-0 px."""
+    side = round(CROP_UM / slide.mpp)
+    return Rect(round(x_px - side / 2), round(y_px - side / 2), side, side)
+
+
 def crop_of(slide: Slide, figure: Figure, side_px: int) -> Crop:
     """The figure in the middle of `CROP_UM` µm of its slide, `side_px` px wide or, of coarser slides, as they are."""
-    side = round(CROP_UM / slide.mpp)
-    rect = Rect(round(figure["x_px"] - side / 2), round(figure["y_px"] - side / 2), side, side)
+    rect = crop_rect(slide, figure["x_px"], figure["y_px"])
     try:
         image = slide.read_region(rect, max(slide.mpp, CROP_UM / side_px))
     except SlideError as error:

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,7 @@ from mitoray.errors import SlideError
 from mitoray.report.figures import Crop, chosen_figures, crop_of
 from mitoray.report.pictures import dots_path, picture_uri
 from mitoray.report.slide_layers import density_layer, field_layers, outline_layer
+from mitoray.scoring.counts import points_px
 from mitoray.scoring.schema import DETECTIONS
 from mitoray.slide import Slide, Tissue, open_slide, options_for
 from mitoray.storage import Folder
@@ -129,7 +129,7 @@ def _layers(task: PanelTask, extent_um: tuple[float, float], detections: pa.Tabl
         tissue = Tissue.from_png(plan["tissue_png"], plan["width_px"], plan["height_px"], row["mpp"])
         layers["outline"] = outline_layer(tissue.mask, most)
     counted = detections.filter(pc.greater_equal(detections["score"], row["threshold"]))
-    points_um = np.column_stack([counted["x_px"].to_numpy(), counted["y_px"].to_numpy()]) * row["mpp"]
+    points_um = points_px(counted) * row["mpp"]
     layers["density"] = density_layer(points_um, extent_um, row["hotspot_area_mm2"], most)
     dots, shown = dots_path(points_um[:_DOTS_SHOWN], most)
     layers["dots"] = {"d": dots, "shown": shown, "of": len(points_um)} if shown else None

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, Rectangle
 
-from mitoray.counting.count_map import CountMap, count_map
+from mitoray.counting.count_map import count_map
 from mitoray.errors import BadOption
-from mitoray.report.figures import CROP_UM
-from mitoray.report.slide_layers import field_layers
-from mitoray.slide import Rect, Slide, Tissue
+from mitoray.report.figures import crop_rect
+from mitoray.report.slide_layers import field_layers, window_mm2
+from mitoray.scoring.config import Method
+from mitoray.scoring.counts import points_px
+from mitoray.slide import Slide, Tissue
 
 Order = Literal["score", "borderline", "atypical"]
 
@@ -24,16 +26,23 @@ _MAP_CELLS: Final = 100
 _COLUMNS: Final = 8
 
 
-def slide_figure(slide: Slide, tissue: Tissue, row: Mapping[str, Any], detections: pa.Table) -> Figure:
+def slide_figure(
+    slide: Slide,
+    tissue: Tissue,
+    row: Mapping[str, Any],
+    detections: pa.Table,
+    rectangle_mm2: float = Method.hotspot_hpf_mm2,
+) -> Figure:
     """The slide with its tissue outlined and its fields of view; beside it, the count map. Axes in mm.
 
-    row: of the SLIDES table; detections: DETECTIONS table, of which those that reach the row's threshold are shown.
+    row: of the SLIDES table; detections: DETECTIONS table, of which those that reach the row's threshold are shown;
+    rectangle_mm2: area of the run's rectangle, where it was not the usual one.
     Raises SlideError where the slide cannot be read.
     """
     width_um, height_um = slide.width_px * slide.mpp, slide.height_px * slide.mpp
     image = slide.thumbnail(max(slide.mpp, max(width_um, height_um) / THUMBNAIL_PX))
     counted = detections.filter(pc.greater_equal(detections["score"], row["threshold"]))
-    points_um = np.column_stack([counted["x_px"].to_numpy(), counted["y_px"].to_numpy()]) * slide.mpp
+    points_um = points_px(counted) * slide.mpp
     figure = Figure(figsize=(11, 1.2 + 5 * min(height_um / width_um, 1.6)), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     extent = (0.0, width_um / 1e3, height_um / 1e3, 0.0)
@@ -43,8 +52,10 @@ def slide_figure(slide: Slide, tissue: Tissue, row: Mapping[str, Any], detection
     _outline(left, tissue, extent)
     left.plot(*(points_um.T / 1e3), "o", markersize=3, markerfacecolor="none", markeredgecolor="#D55E00")
     left.set_title(f"{counted.num_rows} mitotic figures in {tissue.tissue_mm2:.2f} mm² of tissue")
-    _fields(left, row)
-    counts = _window(points_um, (width_um, height_um), row["hotspot_area_mm2"] or 2.0)
+    _fields(left, row, rectangle_mm2)
+    window = window_mm2((width_um, height_um), row["hotspot_area_mm2"] or Method.hotspot_mm2)
+    step_um = max(width_um, height_um) / _MAP_CELLS
+    counts = count_map(points_um, (width_um, height_um), area_mm2=window, step_um=step_um)
     rows, columns = counts.counts.shape
     centres_px = (np.indices((rows, columns))[::-1].reshape(2, -1).T + np.float64(0.5)) * counts.step_um / slide.mpp
     beside = ~tissue.contains(centres_px).reshape(rows, columns)
@@ -68,10 +79,8 @@ def gallery_figure(
     n_rows = max(1, -(-len(rows) // _COLUMNS))
     figure = Figure(figsize=(11, 1.65 * n_rows + 0.2), layout="constrained")
     grid: Sequence[Axes] = figure.subplots(n_rows, _COLUMNS, squeeze=False).ravel().tolist()
-    side = round(CROP_UM / slide.mpp)
     for axes, row in zip(grid, rows, strict=False):
-        place = Rect(round(row["x_px"] - side / 2), round(row["y_px"] - side / 2), side, side)
-        axes.imshow(slide.read_region(place, slide.mpp))
+        axes.imshow(slide.read_region(crop_rect(slide, row["x_px"], row["y_px"]), slide.mpp))
         atypical = row["atypical_probability"]
         axes.set_title(f"{row['score']:.2f}" + ("" if atypical is None else f", atypical {atypical:.2f}"), fontsize=8)
     for axes in grid:
@@ -93,13 +102,6 @@ def _ordered(detections: pa.Table, threshold: float, order: Order) -> list[dict[
     return sorted(counted, key=lambda row: -row["atypical_probability"])
 
 
-def _window(points_um: np.ndarray, extent_um: tuple[float, float], area_mm2: float) -> CountMap:
-    """The count map in the field's own area, or a tenth of it on slides that hold but a few such fields."""
-    if extent_um[0] * extent_um[1] / 1e6 < 8 * area_mm2:
-        area_mm2 /= 10
-    return count_map(points_um, extent_um, area_mm2=area_mm2, step_um=max(extent_um) / _MAP_CELLS)
-
-
 def _outline(axes: Axes, tissue: Tissue, extent: tuple[float, float, float, float]) -> None:
     mask = np.pad(tissue.mask.astype(float), 1)
     rows, columns = tissue.mask.shape
@@ -108,8 +110,8 @@ def _outline(axes: Axes, tissue: Tissue, extent: tuple[float, float, float, floa
     axes.contour(x, y, mask, levels=[0.5], colors="black", linewidths=0.8)
 
 
-def _fields(axes: Axes, row: Mapping[str, Any]) -> None:
-    layers = field_layers(row, row.get("hotspot_hpf_mm2") or 2.37)
+def _fields(axes: Axes, row: Mapping[str, Any], rectangle_mm2: float) -> None:
+    layers = field_layers(row, rectangle_mm2)
     handles: list[Patch] = []
     if (circle := layers["circle"]) is not None:
         centre = (circle["x_um"] / 1e3, circle["y_um"] / 1e3)

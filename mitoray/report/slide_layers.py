@@ -40,8 +40,7 @@ def density_layer(
     """
     if not len(points_um) or not area_mm2:
         return None
-    if extent_um[0] * extent_um[1] / 1e6 < WIDE_FIELDS * area_mm2:
-        area_mm2 /= 10
+    area_mm2 = window_mm2(extent_um, area_mm2)
     step_um = max(extent_um) / MAP_PX
     while True:
         counted = count_map(points_um, extent_um, area_mm2=area_mm2, step_um=step_um)
@@ -60,6 +59,11 @@ def density_layer(
         if max(counted.counts.shape) <= 2:
             return None
         step_um *= 1.5
+
+
+def window_mm2(extent_um: tuple[float, float], area_mm2: float) -> float:
+    """Area of a slide's moving window: the field's own, or a tenth of it where the slide holds but a few fields."""
+    return area_mm2 / 10 if extent_um[0] * extent_um[1] / 1e6 < WIDE_FIELDS * area_mm2 else area_mm2
 
 
 def field_layers(row: Mapping[str, Any], rectangle_mm2: float) -> dict[str, Any]:

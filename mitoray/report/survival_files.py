@@ -1,17 +1,16 @@
 """The tables and figures that an analysis of survival leaves, and its part of the HTML report."""
 
-import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 from matplotlib.figure import Figure
 
 from mitoray.report.cut_point_figure import cut_point_figure
 from mitoray.report.hazard_figures import forest_figure, hazard_curve_figure
 from mitoray.report.kaplan_meier_figure import comparison_figure
+from mitoray.report.pictures import data_uri
 from mitoray.report.survival_style import Cohort, p_text
 from mitoray.storage import Folder
 from mitoray.survival.analysis import GroupComparison, ValueAnalysis
@@ -99,9 +98,7 @@ def write_survival(
     } | {name: pa.Table.from_pylist(rows) for name, rows in _rows_of(analyses).items() if rows}
     names = []
     for name, table in tables.items():
-        text = io.BytesIO()
-        pacsv.write_csv(table, text)
-        folder.write_bytes(f"{name}.csv", text.getvalue())
+        folder.write_csv(f"{name}.csv", table)
         names.append(f"{name}.csv")
     for analysis in analyses:
         for name, figure in figures_of(analysis, cohort=cohort, endpoint=joined.clinical.columns.endpoint).items():
@@ -126,7 +123,7 @@ def report_part(joined: JoinedCohort, analyses: Sequence[ValueAnalysis], *, coho
     ]
     endpoint = joined.clinical.columns.endpoint
     figures = [
-        {"src": "data:image/png;base64," + base64.b64encode(_png(figure, 110)).decode(), "told": told(analysis, name)}
+        {"src": data_uri(_png(figure, 110), "png"), "told": told(analysis, name)}
         for analysis in analyses
         for name, figure in figures_of(analysis, cohort=cohort, endpoint=endpoint).items()
     ]

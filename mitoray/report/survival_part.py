@@ -6,17 +6,15 @@ from typing import Any
 from mitoray.report.cohort_summary import Summary
 from mitoray.report.survival_files import report_part
 from mitoray.report.survival_style import Cohort
+from mitoray.scoring.results import SLIDES_TABLE
 from mitoray.slide import redact
 from mitoray.storage import Folder
-from mitoray.survival.analysis import Settings, analyse
+from mitoray.survival.analysis import Settings, analyse_all
 from mitoray.survival.clinical import read_clinical
 from mitoray.survival.columns import Columns
-from mitoray.survival.cut_points import PUBLISHED_CUT
-from mitoray.survival.followed import ratios_of
+from mitoray.survival.followed import values_of
 from mitoray.survival.joining import join
-from mitoray.survival.scored import CASES
-
-COUNT = "mitotic_count"
+from mitoray.survival.scored import counts_of_run
 
 
 def survival_part(
@@ -34,15 +32,11 @@ def survival_part(
     said below each; None takes phantoms where all slides are, else real slides. Raises BadClinicalTable, and
     BadManifest where no slide has a patient.
     """
-    slides = folder.read_table("slides/slides.parquet")
-    scored = folder.read_table(CASES) if folder.exists(CASES) else slides
-    told = [name for name in ratios_of(scored.column_names) if scored[name].null_count < scored.num_rows]
-    values = [COUNT, *told]
+    scored, _ = counts_of_run(folder)
+    values = values_of(scored)
     joined = join(scored, read_clinical(clinical, columns), values)
-    # The published cut is one of counts in 2 mm²: it says nothing about ratios.
-    analyses = [
-        analyse(joined, value, settings or Settings(), PUBLISHED_CUT if value == COUNT else None) for value in values
-    ]
+    analyses = analyse_all(joined, values, settings)
     if cohort is None:
+        slides = folder.read_table(SLIDES_TABLE)
         cohort = "phantom" if Summary.of(slides.to_pylist()).all_phantoms else "real slides"
     return {"title": redact(clinical).rpartition("/")[2], **report_part(joined, analyses, cohort=cohort)}

@@ -74,8 +74,7 @@ def _field(
     if not method.hotspot_tissue_share:
         return (densest_circle if shape == "circle" else densest_rectangle)(points_um, area_mm2), None
     fields = tissue_fields(points_um, tissue, shape, area_mm2)
-    middle = np.array([tissue.width_px, tissue.height_px]) / 2 * tissue.mpp
-    field = fields.densest(method.hotspot_tissue_share, points_um.mean(axis=0) if len(points_um) else middle)
+    field = fields.densest(method.hotspot_tissue_share)
     return field, fields.share_of(field) if field else None
 
 

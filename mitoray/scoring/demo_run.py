@@ -1,19 +1,23 @@
-"""The demo cohort, drawn and scored with subtypes and low candidates: what the notebooks look at by default."""
+"""The demo drawn, and scored with subtypes and low candidates: what the notebooks look at by default."""
 
-import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import ray
-
-from mitoray.commandline import ray_address
 from mitoray.scoring import demo
 from mitoray.scoring.config import Cohort, Method
+from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
+from mitoray.scoring.tasks import in_tasks, ray_for_job
 
 CANDIDATE_THRESHOLD: Final = 0.05
+
+
+def draw_demo(rows: Sequence[ManifestRow]) -> None:
+    """Draw the demo's slides, several at once, on the Ray cluster that this process is connected to."""
+    list(in_tasks(lambda place: demo.draw(rows[place], place), range(len(rows))))
 
 
 def scored_demo(folder: Path | str = "mitoray-demo") -> str:
@@ -26,16 +30,8 @@ def scored_demo(folder: Path | str = "mitoray-demo") -> str:
     rows = demo.rows(Path(folder))
     method = Method(candidate_threshold=CANDIDATE_THRESHOLD, detector_threshold=CANDIDATE_THRESHOLD)
     run = Run.claim(Cohort(rows, "mitoray-s", str(output), method, classifier="mitoray-c"))
-    if run.status == "complete":
-        return str(output)
-    started = not ray.is_initialized()
-    if started:
-        ray.init(ray_address(), include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-    try:
-        draw = ray.remote(demo.draw)
-        ray.get([draw.remote(row, index) for index, row in enumerate(rows)])
-        score_cohort(run, progress=False)
-    finally:
-        if started:
-            ray.shutdown()
+    if run.status != "complete":
+        with ray_for_job():
+            draw_demo(rows)
+            score_cohort(run, progress=False)
     return str(output)

@@ -1,12 +1,10 @@
 """The files a run leaves: per slide as soon as it is counted, per cohort at the end."""
 
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pacsv
 
 from mitoray.counting.cases import count_cases
 from mitoray.scoring.config import Files
@@ -62,9 +60,7 @@ def write_cohort(folder: Folder, slides: pa.Table) -> None:
     cases = count_cases(slides)
     for name, table in ((SLIDES_TABLE, slides), (CASES_TABLE, cases)):
         folder.write_table(name, table)
-        text = io.BytesIO()
-        pacsv.write_csv(_flat(table), text)
-        folder.write_bytes(f"{name.partition('/')[0]}.csv", text.getvalue())
+        folder.write_csv(f"{name.partition('/')[0]}.csv", _flat(table))
 
 
 def _flat(table: pa.Table) -> pa.Table:

@@ -7,6 +7,8 @@ from typing import Any, Final, TypeVar
 
 import ray
 
+from mitoray.ray_address import ray_address
+
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
@@ -39,12 +41,12 @@ def in_tasks(work: Callable[[Thing], Result], things: Sequence[Thing], num_cpus:
 
 
 @contextmanager
-def ray_for_job(address: str | None) -> Iterator[None]:
+def ray_for_job() -> Iterator[None]:
     """Ray, on the cluster of this job or address, on one that runs here, or started for the purpose."""
     if ray.is_initialized():
         yield
         return
-    ray.init(address, include_dashboard=False, logging_level=logging.ERROR)
+    ray.init(ray_address(), include_dashboard=False, logging_level=logging.ERROR)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield

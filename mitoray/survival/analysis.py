@@ -1,6 +1,6 @@
 """Everything that is asked of one value, such as the mitotic count, in a joined cohort."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -10,8 +10,8 @@ from mitoray.errors import BadOption, MitorayError, TooFewEvents, UndefinedHazar
 from mitoray.survival.censoring import FloatArray
 from mitoray.survival.continuous import HazardCurve, hazard_curve, linear_model, log_count_model
 from mitoray.survival.cox import CoxModel, cox
-from mitoray.survival.cut_points import MIN_SHARE, CutBootstrap, CutSearch, bootstrap_cut, search_cut
-from mitoray.survival.followed import Followed, covariates, followed, label_of
+from mitoray.survival.cut_points import MIN_SHARE, PUBLISHED_CUT, CutBootstrap, CutSearch, bootstrap_cut, search_cut
+from mitoray.survival.followed import COUNT, Followed, covariates, followed, label_of
 from mitoray.survival.joining import JoinedCohort
 from mitoray.survival.kaplan_meier import Curve, LogRank, log_rank, numbers_at_risk, survival_curves
 
@@ -126,6 +126,16 @@ def analyse(
         continuous=continuous(patients, settings),
         undefined=undefined,
     )
+
+
+def analyse_all(
+    cohort: JoinedCohort,
+    values: Sequence[str],
+    settings: Settings | None = None,
+    published_cut: float | None = PUBLISHED_CUT,
+) -> list[ValueAnalysis]:
+    """`analyse` each of these values. The published cut is one of counts in 2 mm², and says nothing of other values."""
+    return [analyse(cohort, value, settings, published_cut if value == COUNT else None) for value in values]
 
 
 def group_names(cut: float) -> tuple[str, str]:

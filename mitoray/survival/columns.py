@@ -41,6 +41,43 @@ class Columns:
             raise BadOption(f"The time unit {self.time_unit!r} is unknown. Give one of {', '.join(DAYS_PER)}.")
 
 
+@dataclass(frozen=True)
+class ClinicalTable:
+    """How the clinical table is laid out; as TCGA-CDR where no column is named.
+
+    Args:
+        endpoint: of TCGA-CDR: OS (overall survival), DSS (disease-specific), DFI (disease-free) or PFI
+            (progression-free).
+        patient: column with the patient, where the table is not TCGA-CDR; needs --time and --event too.
+        time: column with the time of follow-up, in --time-unit.
+        event: column with 1 for the event and 0 for none, or words such as Dead and Alive.
+        time_unit: days, months or years, of --time.
+        age: column with the age in years, to adjust for; none adjusts for none.
+        stage: column with the stage (I to IV, with or without substage), to adjust for; none adjusts for none.
+        endpoint_name: what the event is, for figures, where the table is not TCGA-CDR.
+    """
+
+    endpoint: Endpoint = "OS"
+    patient: str | None = None
+    time: str | None = None
+    event: str | None = None
+    time_unit: TimeUnit = "days"
+    age: str | None = None
+    stage: str | None = None
+    endpoint_name: str = "survival"
+
+    def __post_init__(self) -> None:
+        if len({self.patient is None, self.time is None, self.event is None}) > 1:
+            raise BadOption("--patient, --time and --event go together: give all three, or none for TCGA-CDR.")
+
+    @property
+    def columns(self) -> Columns:
+        """Which column holds what."""
+        if self.patient is None or self.time is None or self.event is None:
+            return tcga_cdr(self.endpoint)
+        return Columns(self.patient, self.time, self.event, self.time_unit, self.age, self.stage, self.endpoint_name)
+
+
 def tcga_cdr(endpoint: Endpoint = "OS") -> Columns:
     """The columns of the TCGA clinical data resource (Liu et al. 2018, Table S1) for one of its endpoints.
 

@@ -1,10 +1,10 @@
 """The patients of a joined cohort as arrays, followed for a stated time."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import pyarrow as pa
 
 from mitoray.errors import BadOption
 from mitoray.survival.censoring import BoolArray, FloatArray, censored_after
@@ -24,9 +24,18 @@ _LABELS: Final = {
 }
 
 
-def ratios_of(columns: Sequence[str]) -> list[str]:
-    """Those columns of a scored table that hold a ratio of atypical to normal figures."""
-    return [name for name in columns if "atypical" in name and "ratio" in name]
+COUNT: Final = "mitotic_count"
+
+
+def ratios_of(scored: pa.Table) -> list[str]:
+    """Those columns of a scored table that hold a ratio of atypical to normal figures, of one row at least."""
+    named = [name for name in scored.column_names if "atypical" in name and "ratio" in name]
+    return [name for name in named if scored[name].null_count < scored.num_rows]
+
+
+def values_of(scored: pa.Table) -> list[str]:
+    """What to look at in a scored table: its mitotic count, and the ratios where subtypes were told."""
+    return [COUNT, *ratios_of(scored)]
 
 
 def label_of(value: str) -> str:

@@ -17,12 +17,11 @@ CASES: Final = "cases/cases.parquet"
 SLIDES: Final = ("slides/slides.parquet", "slides.csv")
 
 
-def read_run(uri: str) -> tuple[pa.Table, str]:
-    """A run's cases where it has them, its slides otherwise, and the name of the file. A path or URI of the folder.
+def counts_of_run(folder: Folder) -> tuple[pa.Table, str]:
+    """A run's cases where it has them, its slides otherwise, and the name of the file.
 
     Raises BadManifest where the folder holds none of these.
     """
-    folder = Folder.at(uri)
     for name in (CASES, *SLIDES):
         if folder.exists(name):
             return _parsed(folder.read_bytes(name), name), name

@@ -8,11 +8,12 @@ from mitoray.report.hazard_figures import forest_figure, hazard_curve_figure
 from mitoray.report.kaplan_meier_figure import comparison_figure, kaplan_meier_figure
 from mitoray.report.survival_files import figures_of, report_part
 from mitoray.report.survival_style import COLOURS, p_text
+from mitoray.storage import Folder
 from mitoray.survival.analysis import Settings, analyse
 from mitoray.survival.clinical import read_clinical
 from mitoray.survival.joining import join
 from mitoray.survival.kaplan_meier import numbers_at_risk, survival_curves
-from mitoray.survival.scored import read_run
+from mitoray.survival.scored import counts_of_run
 from mitoray.survival.simulated import Effect, write_simulated_cohort
 
 VALUE = "mitotic count in 2 mm²"
@@ -23,7 +24,7 @@ def joined(tmp_path_factory):
     folder = tmp_path_factory.mktemp("simulated")
     write_simulated_cohort(folder, 300, Effect(hazard_ratio=2.5, hazard_per_year=0.05), seed=1)
     values = ["mitotic_count", "atypical_ratio"]
-    return join(read_run(str(folder))[0], read_clinical(str(folder / "clinical.csv")), values)
+    return join(counts_of_run(Folder.at(str(folder)))[0], read_clinical(str(folder / "clinical.csv")), values)
 
 
 @pytest.fixture(scope="module")

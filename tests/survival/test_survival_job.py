@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from mitoray.scoring.schema import SLIDES
+from mitoray.storage import Folder
 from mitoray.survival.clinical import read_clinical
-from mitoray.survival.scored import read_run
+from mitoray.survival.scored import counts_of_run
 
 FAST = ["--permutations", "30", "--repeats", "30", "--cohort", "simulated"]
 
@@ -55,6 +56,19 @@ def test_a_run_and_a_clinical_table_become_tables_figures_and_json(survival, arg
     assert "permutation p" in told
 
 
+def test_a_run_whose_subtypes_nobody_told_is_looked_at_by_its_count_alone(survival, simulated_folder, tmp_path):
+    slides = pacsv.read_csv(simulated_folder / "slides.csv")
+    untold = pa.nulls(len(slides), pa.float64())
+    for name in ("atypical_ratio", "hotspot_atypical_ratio"):
+        slides = slides.drop([name]) if name in slides.column_names else slides
+        slides = slides.append_column(name, untold)
+    (tmp_path / "slides").mkdir()
+    pq.write_table(slides, tmp_path / "slides/slides.parquet")
+    arguments = ["--run", str(tmp_path), "--clinical", str(simulated_folder / "clinical.csv")]
+    assert survival([*arguments, "--output", str(tmp_path / "out"), *FAST]) == 0
+    assert list(json.loads((tmp_path / "out/survival.json").read_text())["values"]) == ["mitotic_count"]
+
+
 def test_curves_in_the_table_are_those_that_were_counted(survival, arguments, tmp_path):
     assert survival([*arguments, "--values", "[mitotic_count]"]) == 0
     at_risk = rows_of(tmp_path / "out/numbers_at_risk.csv")
@@ -70,8 +84,8 @@ def test_cases_are_taken_before_slides_where_a_run_has_them(simulated_folder, tm
     (tmp_path / "cases").mkdir()
     pq.write_table(table, tmp_path / "cases/cases.parquet")
     pacsv.write_csv(pa.table({"slide_id": ["a"], "mitotic_count": [1]}), tmp_path / "slides.csv")
-    assert read_run(str(tmp_path)) == (table, "cases/cases.parquet")
-    assert read_run(str(simulated_folder))[1] == "slides.csv"
+    assert counts_of_run(Folder.at(str(tmp_path))) == (table, "cases/cases.parquet")
+    assert counts_of_run(Folder.at(str(simulated_folder)))[1] == "slides.csv"
 
 
 def test_generic_tables_need_their_columns_named(survival, simulated_folder, tmp_path, capsys):
