@@ -9,8 +9,8 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 Tile = NDArray[np.uint8]
-TileKey = tuple[int, int]
-"""Level and index of a native tile."""
+TileKey = tuple[int, int, int]
+"""Level, reduction and index of a native tile."""
 
 
 class TileCache:

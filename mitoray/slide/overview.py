@@ -30,7 +30,8 @@ def overview(
     enough = [i for i, level in enumerate(levels) if i == 0 or level.downsample <= downsample * (1 + SAME_RESOLUTION)]
     for number in reversed(enough):
         try:
-            reduced, factor = _reduced_level(number, levels[number], tiles[number], downsample, fetch, name)
+            reduction = _halvings(levels[number], downsample)
+            reduced, factor = _reduced_level(number, levels[number], reduction, tiles[number], downsample, fetch, name)
         except CorruptTile as exc:
             if number == 0:
                 raise
@@ -42,15 +43,23 @@ def overview(
     raise AssertionError("level 0 returns or raises")
 
 
+def _halvings(level: Level, downsample: float) -> int:
+    """How often decoding halves the sides of the level's tiles: so often that the filter has something to average."""
+    spare = math.floor(math.log2(max(1.0, downsample / level.downsample / 2)))
+    return min(level.halvings, spare)
+
+
 def _reduced_level(
-    number: int, level: Level, tiles: TileIndex, downsample: float, fetch: Fetch, name: str
+    number: int, level: Level, reduction: int, tiles: TileIndex, downsample: float, fetch: Fetch, name: str
 ) -> tuple[Image.Image, int]:
     """A level as means of factor × factor px, and the factor. Every tile is decoded once and dropped."""
-    window = Window(number, level.width_px, level.height_px, 0, 0, level.width_px, level.height_px, None, (1, 1))
+    width_px, height_px = level.width_px >> reduction, level.height_px >> reduction
+    window = Window(number, level.width_px, level.height_px, reduction, 0, 0, width_px, height_px, None, (1, 1))
     indices = window.tile_indices(tiles.tile_format)
     # Only half the way in whole steps: the resampling filter that follows needs something to average.
-    factor, together = _reduction(level, max(1, int(downsample / level.downsample / 2)))
-    small = Image.new("RGB", (math.ceil(level.width_px / factor), math.ceil(level.height_px / factor)), "white")
+    most = max(1, int(downsample / level.downsample / 2**reduction / 2))
+    factor, together = _reduction(width_px, level.tile_width_px >> reduction, level.tile_height_px >> reduction, most)
+    small = Image.new("RGB", (math.ceil(width_px / factor), math.ceil(height_px / factor)), "white")
     stack: list[NDArray[np.uint8]] = []
     failures = 0
     for index, data in fetch(number, indices):
@@ -63,17 +72,17 @@ def _reduced_level(
                 raise
             log.warning("left white in the overview: %s", exc)
             stack.append(np.full((height, width, 3), WHITE, np.uint8))
-        if len(stack) == together or y + height == level.height_px:
+        if len(stack) == together or y + height == height_px:
             block = np.concatenate(stack)
             top = y + height - len(block)
             small.paste(Image.fromarray(block).reduce(factor), (x // factor, top // factor))
             stack.clear()
-    return small, factor
+    return small, factor << reduction
 
 
-def _reduction(level: Level, most: int) -> tuple[int, int]:
+def _reduction(width_px: int, tile_width_px: int, tile_height_px: int, most: int) -> tuple[int, int]:
     """A factor up to `most` that reduces blocks of tiles to whole px, and how many tiles, stacked, make a block."""
-    if level.tile_width_px >= level.width_px:
-        return most, most // math.gcd(most, level.tile_height_px)
-    common = math.gcd(level.tile_width_px, level.tile_height_px)
+    if tile_width_px >= width_px:
+        return most, most // math.gcd(most, tile_height_px)
+    common = math.gcd(tile_width_px, tile_height_px)
     return max(factor for factor in range(1, most + 1) if common % factor == 0), 1

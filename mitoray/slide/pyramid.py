@@ -14,6 +14,7 @@ from tifffile import TiffFile, TiffPageSeries
 from tiffslide import TiffSlide
 
 from mitoray.errors import NotASlide, SlideError, TruncatedSlide
+from mitoray.slide.reduction import halvings
 from mitoray.slide.storage import RangeFile, SlideFile
 from mitoray.slide.tiles import TileFormat
 
@@ -28,13 +29,17 @@ FIRST_DIRECTORY: Final = {b"II*\0": "<4xI", b"MM\0*": ">4xI", b"II+\0": "<8xQ", 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """One resolution of a slide. `downsample`: level-0 px per px of this level."""
+    """One resolution of a slide. `downsample`: level-0 px per px of this level.
+
+    `halvings`: how often decoding can halve its tiles' sides, at less than the cost of decoding them whole.
+    """
 
     width_px: int
     height_px: int
     downsample: float
     tile_width_px: int
     tile_height_px: int
+    halvings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,9 @@ def _read_levels(series: TiffPageSeries, file: SlideFile) -> tuple[tuple[Level, 
             log.warning("%s: level %d is left out: %s", file.name, number, exc)
             continue
         if not levels or downsample > levels[-1].downsample:
-            levels.append(Level(width, height, downsample, index.tile_format.width_px, index.tile_format.height_px))
+            tile = index.tile_format
+            most = min(halvings(tile), min(width, height).bit_length() - 1)
+            levels.append(Level(width, height, downsample, tile.width_px, tile.height_px, most))
             indices.append(index)
     return tuple(levels), tuple(indices)
 

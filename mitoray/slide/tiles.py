@@ -38,6 +38,11 @@ class TileFormat:
     jpeg_tables: bytes | None
     jpeg_header: bytes | None
 
+    @property
+    def holds_rgb(self) -> bool:
+        """Whether JPEG tiles hold R, G, B although nothing in them says so, as Aperio writes them."""
+        return _jpeg_colours(self)[0] == RGB
+
     @classmethod
     def of_page(cls, page: Any, name: str) -> "TileFormat":
         """The format of a tifffile page. NotASlide if its pixels are none that RGB can be made of."""
@@ -84,6 +89,14 @@ def decode_tile(data: bytes, tile_format: TileFormat, width_px: int, height_px: 
     stored = _decompressed(data, tile_format)
     if stored.ndim == 1:
         stored = _shaped(stored, tile_format, height_px)
+    return on_level(stored, tile_format, width_px, height_px)
+
+
+def on_level(stored: NDArray[np.uint8], tile_format: TileFormat, width_px: int, height_px: int) -> NDArray[np.uint8]:
+    """(height_px, width_px, 3) RGB of the samples that a tile holds: (h, w) or (h, w, samples), no smaller.
+
+    ValueError if they are.
+    """
     pixels = stored if stored.ndim == 3 else stored[..., np.newaxis]
     if pixels.dtype != np.uint8 or pixels.shape[0] < height_px or pixels.shape[1] < width_px:
         raise ValueError(f"decoded to {pixels.dtype} {pixels.shape}, wanted ({height_px}, {width_px})")
@@ -92,9 +105,7 @@ def decode_tile(data: bytes, tile_format: TileFormat, width_px: int, height_px: 
 
 def _decompressed(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
     if tile_format.compression == JPEG:
-        colour, out_colour = tifffile.tifffile.jpeg_decode_colorspace(
-            tile_format.photometric, 1, (tile_format.alpha,) if tile_format.alpha else (), tile_format.jfif
-        )
+        colour, out_colour = _jpeg_colours(tile_format)
         return imagecodecs.jpeg_decode(
             data,
             tables=tile_format.jpeg_tables,
@@ -104,7 +115,7 @@ def _decompressed(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
             shape=(tile_format.height_px, tile_format.width_px),
         )
     if tile_format.compression in JPEG2000:
-        return _jpeg2000(data, tile_format)
+        return jpeg2000_rgb(data, imagecodecs.jpeg2k_decode(data), tile_format)
     if tile_format.compression == 1:
         decoded: Any = data
     elif tile_format.compression in tifffile.TIFF.IMAGE_COMPRESSIONS:
@@ -121,8 +132,14 @@ def _decompressed(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
     return tifffile.TIFF.UNPREDICTORS[tile_format.predictor](rows, axis=-2)  # type: ignore[no-any-return]
 
 
-def _jpeg2000(data: bytes, tile_format: TileFormat) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = imagecodecs.jpeg2k_decode(data)
+def _jpeg_colours(tile_format: TileFormat) -> tuple[int | None, int | str | None]:
+    """What the tiles hold and what to make of it, as `imagecodecs.jpeg_decode` takes it; None leaves it to the tile."""
+    alpha = (tile_format.alpha,) if tile_format.alpha else ()
+    return tifffile.tifffile.jpeg_decode_colorspace(tile_format.photometric, 1, alpha, tile_format.jfif)
+
+
+def jpeg2000_rgb(data: bytes, pixels: NDArray[np.uint8], tile_format: TileFormat) -> NDArray[np.uint8]:
+    """RGB of what the codec made of a JPEG2000 tile, which may be Y, Cb, Cr that it did not know for such."""
     holds_ycbcr = tile_format.photometric == YCBCR or tile_format.compression == APERIO_JPEG2000_YCBCR
     if holds_ycbcr and _is_plain_codestream(data):
         return np.asarray(Image.fromarray(pixels, "YCbCr").convert("RGB"))

@@ -16,6 +16,7 @@ from PIL import Image
 from mitoray.errors import CorruptTile
 from mitoray.slide.geometry import Rect
 from mitoray.slide.pyramid import Level
+from mitoray.slide.reduction import decode_reduced
 from mitoray.slide.tiles import WHITE, TileFormat, decode_tile
 
 SAME_RESOLUTION = 0.03
@@ -28,13 +29,16 @@ FILTER_SUPPORT = 2
 class Window:
     """A rectangle of a level's pixels to paste tiles into, and the image to make of it.
 
-    `x, y, width, height`: level px, may reach past the level. `box`: left, top, right, bottom of the part to
-    resample, px of the window, or None where pixels are given as they are. `shape`: (height, width) of the image.
+    `level_width, level_height`: px of the level. Its tiles are decoded with their sides halved `reduction` times, which
+    gives a level that much smaller. `x, y, width, height`: px of that one, may reach past it. `box`: left, top, right,
+    bottom of the part to resample, px of the window, or None where pixels are given as they are. `shape`: (height,
+    width) of the image.
     """
 
     level: int
     level_width: int
     level_height: int
+    reduction: int
     x: int
     y: int
     width: int
@@ -49,25 +53,27 @@ class Window:
     def tile_indices(self, tile_format: TileFormat) -> list[int]:
         """Indices of the tiles that the window touches, row by row."""
         columns = math.ceil(self.level_width / tile_format.width_px)
-        x0, x1 = max(self.x, 0), min(self.x + self.width, self.level_width)
-        y0, y1 = max(self.y, 0), min(self.y + self.height, self.level_height)
+        tile_width, tile_height = tile_format.width_px >> self.reduction, tile_format.height_px >> self.reduction
+        x0, x1 = max(self.x, 0), min(self.x + self.width, self.level_width >> self.reduction)
+        y0, y1 = max(self.y, 0), min(self.y + self.height, self.level_height >> self.reduction)
         if x0 >= x1 or y0 >= y1:
             return []
         return [
             row * columns + column
-            for row in range(y0 // tile_format.height_px, (y1 - 1) // tile_format.height_px + 1)
-            for column in range(x0 // tile_format.width_px, (x1 - 1) // tile_format.width_px + 1)
+            for row in range(y0 // tile_height, (y1 - 1) // tile_height + 1)
+            for column in range(x0 // tile_width, (x1 - 1) // tile_width + 1)
         ]
 
     def tile_extent(self, index: int, tile_format: TileFormat) -> tuple[int, int, int, int]:
-        """x, y, width, height of a tile in level px, without what it stores beyond the level."""
+        """x, y, width, height of a tile, decoded, without what it stores beyond the level."""
         row, column = divmod(index, math.ceil(self.level_width / tile_format.width_px))
-        x, y = column * tile_format.width_px, row * tile_format.height_px
+        tile_width, tile_height = tile_format.width_px >> self.reduction, tile_format.height_px >> self.reduction
+        x, y = column * tile_width, row * tile_height
         return (
             x,
             y,
-            min(tile_format.width_px, self.level_width - x),
-            min(tile_format.height_px, self.level_height - y),
+            min(tile_width, (self.level_width >> self.reduction) - x),
+            min(tile_height, (self.level_height >> self.reduction) - y),
         )
 
     def decode(self, index: int, data: bytes, tile_format: TileFormat, name: str) -> NDArray[np.uint8]:
@@ -76,6 +82,8 @@ class Window:
         if not data:
             return np.full((height, width, 3), WHITE, np.uint8)
         try:
+            if self.reduction:
+                return decode_reduced(data, tile_format, self.reduction, width, height)
             return decode_tile(data, tile_format, width, height)
         except MemoryError:
             raise
@@ -101,22 +109,27 @@ class Window:
 
 
 def plan_window(levels: Sequence[Level], slide_mpp: float, rect: Rect, mpp: float) -> Window:
-    """The window that gives `rect` at `mpp` µm/px: from the coarsest level that is still fine enough."""
+    """The window that gives `rect` at `mpp` µm/px: from the coarsest level, or reduction of one, still fine enough."""
     wanted = mpp / slide_mpp
     number = max(i for i, level in enumerate(levels) if i == 0 or level.downsample <= wanted * (1 + SAME_RESOLUTION))
     level = levels[number]
-    left, top = rect.x_px / level.downsample, rect.y_px / level.downsample
-    width, height = rect.width_px / level.downsample, rect.height_px / level.downsample
-    if abs(wanted / level.downsample - 1) <= SAME_RESOLUTION:
+    reduction = 0
+    while reduction < level.halvings and level.downsample * 2 ** (reduction + 1) <= wanted * (1 + SAME_RESOLUTION):
+        reduction += 1
+    downsample = level.downsample * 2**reduction
+    left, top = rect.x_px / downsample, rect.y_px / downsample
+    width, height = rect.width_px / downsample, rect.height_px / downsample
+    tiles = (number, level.width_px, level.height_px, reduction)
+    if abs(wanted / downsample - 1) <= SAME_RESOLUTION:
         shape = (max(1, round(height)), max(1, round(width)))
-        return Window(number, level.width_px, level.height_px, round(left), round(top), shape[1], shape[0], None, shape)
+        return Window(*tiles, round(left), round(top), shape[1], shape[0], None, shape)
     shape = (max(1, round(rect.height_px / wanted)), max(1, round(rect.width_px / wanted)))
     # The filter looks past the box; without real pixels there, neighbouring regions would not meet seamlessly.
     margin = FILTER_SUPPORT * max(1.0, width / shape[1], height / shape[0])
     x0, y0 = math.floor(left - margin), math.floor(top - margin)
     x1, y1 = math.ceil(left + width + margin), math.ceil(top + height + margin)
     box = (left - x0, top - y0, left - x0 + width, top - y0 + height)
-    return Window(number, level.width_px, level.height_px, x0, y0, x1 - x0, y1 - y0, box, shape)
+    return Window(*tiles, x0, y0, x1 - x0, y1 - y0, box, shape)
 
 
 @dataclass(frozen=True, slots=True)
