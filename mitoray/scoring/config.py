@@ -6,9 +6,11 @@ from typing import Any, Final, Literal, get_args
 
 from mitoray.errors import BadOption
 from mitoray.scoring.manifest import ManifestRow
+from mitoray.scoring.readers import Place, Reader, place_of_reading
 
 GeojsonShape = Literal["points", "circles"]
 
+MOST_READ_THREADS: Final = 16
 LIGHT_CPUS: Final = 0.1
 """What tasks reserve that only wait, or read and write small tables."""
 
@@ -25,7 +27,11 @@ class Method:
         detector_threshold: detector score from which a candidate is classified, 0 to 1; None takes the classifier's own
             candidate_threshold, or 0.1.
         subtypes: require atypical_probability: a classifier without a subtype head is refused.
-        region_um: side of a region's core, µm. 512 µm are 2,048 px at 0.25 µm/px.
+        region_um: largest side of a region's core, µm; 2,048 µm are 4,096 px of a model at 0.5 µm/px. Along the
+            tissue's outline regions are smaller. Larger ones overlap less, and take more memory.
+        reduced_decode: let JPEG and JPEG2000 give tiles at a half, a quarter or an eighth of their side where the model
+            looks at no more and no level of the slide is that coarse: faster, and as good (README); else tiles are
+            decoded whole, and averaged.
         nms_radius_um: of detections closer than this only the best stays, µm. 6.25 µm are 25 px at 0.25 µm/px
             (Aubreville 2020).
         hotspot_mm2: area of the circular field of view, mm² (Fick 2024).
@@ -38,7 +44,8 @@ class Method:
     candidate_threshold: float | None = None
     detector_threshold: float | None = None
     subtypes: bool = False
-    region_um: float = 512.0
+    region_um: float = 2048.0
+    reduced_decode: bool = True
     nms_radius_um: float = 6.25
     hotspot_mm2: float = 2.0
     hotspot_hpf_mm2: float = 2.37
@@ -83,17 +90,19 @@ class Resources:
         num_actors: processes that hold the model; None takes one per GPU, or else one per CPU.
         num_gpus: GPUs per actor, fractions allowed; None takes 1 where the cluster has GPUs, else 0.
         cpus_per_actor: threads of the network in each actor; None takes 1 on CPU, up to 4 beside a GPU.
-        read_threads: threads per actor that fetch and decode regions ahead of the network.
-        fetch: where compressed tiles are fetched: in the `actor` itself, or in a `stage` of CPU tasks of its own, which
-            pays where GPU nodes are short of CPU cores. Decoded pixels never leave the actor.
+        read_threads: threads per actor that fetch and decode regions ahead of the network; None takes 1 on CPU, and
+            beside a GPU its share of the CPUs, up to 16. Each holds a region's pixels, 50 MB at 0.5 µm/px.
+        reader: where compressed tiles are fetched: inline, in the actor that scores them; staged, in CPU tasks of their
+            own, which pays where GPU nodes are short of CPUs and others have them; auto decides by the cluster's nodes,
+            and says why. Decoded pixels never leave the actor.
         tile_cache_mb: decoded tiles kept per open slide, MB, so that neighbouring regions decode shared tiles once.
     """
 
     num_actors: int | None = None
     num_gpus: float | None = None
     cpus_per_actor: int | None = None
-    read_threads: int = 1
-    fetch: Literal["actor", "stage"] = "actor"
+    read_threads: int | None = None
+    reader: Reader = "auto"
     tile_cache_mb: int = 128
 
     def __post_init__(self) -> None:
@@ -106,17 +115,22 @@ class Resources:
         if self.tile_cache_mb < 0:
             raise BadOption(f"tile_cache_mb must not be negative, not {self.tile_cache_mb}.")
 
-    def placed(self, cpus: float, gpus: float) -> "Placement":
-        """What each actor asks for on a cluster of so many CPUs and GPUs."""
+    def placed(self, nodes: Sequence[tuple[float, float]]) -> "Placement":
+        """What each actor asks for on a cluster. nodes: CPUs and GPUs of each node."""
+        cpus, gpus = sum(node_cpus for node_cpus, _ in nodes), sum(node_gpus for _, node_gpus in nodes)
+        reader, why = place_of_reading(self.reader, nodes)
         num_gpus = self.num_gpus if self.num_gpus is not None else min(gpus, 1.0)
-        threads = self.cpus_per_actor or (max(1, min(4, int(cpus / max(gpus, 1)))) if num_gpus else 1)
+        per_gpu = max(1, int(cpus / max(gpus, 1)))
+        threads = self.cpus_per_actor or (min(4, per_gpu) if num_gpus else 1)
         num_actors = self.num_actors or max(1, int(gpus / num_gpus if num_gpus else cpus / threads))
+        read_threads = self.read_threads or (min(MOST_READ_THREADS, max(1, int(cpus / num_actors))) if num_gpus else 1)
         # The threads may use every core, but the reservation leaves room for what runs around the actors: Ray Data's
         # repartitioning and its checkpoint's filter ask for a whole CPU each, one after the other, light tasks for a
         # little. Without it a small cluster would wait for itself forever.
-        around = 1.0 + 2 * LIGHT_CPUS + (num_actors * LIGHT_CPUS if self.fetch == "stage" else 0.0)
+        around = 1.0 + 2 * LIGHT_CPUS + (num_actors * LIGHT_CPUS if reader == "staged" else 0.0)
         share = min(1.0, (cpus - around) / (num_actors * threads))
-        return Placement(num_actors, num_gpus, threads, max(0.1, round(threads * share, 2)))
+        num_cpus = max(0.1, round(threads * share, 2))
+        return Placement(num_actors, num_gpus, threads, num_cpus, read_threads, reader, why)
 
 
 @dataclass(frozen=True)
@@ -141,12 +155,18 @@ class Files:
 
 @dataclass(frozen=True)
 class Placement:
-    """Scoring actors as placed on a cluster: `num_cpus` is what each reserves, `threads` what its network uses."""
+    """Scoring actors as placed on a cluster: `num_cpus` is what each reserves, `threads` what its network uses.
+
+    `reader`: where tiles are fetched, and `why` there.
+    """
 
     num_actors: int
     num_gpus: float
     threads: int
     num_cpus: float
+    read_threads: int
+    reader: Place
+    why: str
 
 
 @dataclass(frozen=True)
@@ -180,8 +200,9 @@ class Identity:
 
     def difference(self, recorded: Mapping[str, Any]) -> list[str]:
         """One line for each setting in which a recorded identity differs from this one; empty if they are the same."""
-        # Settings younger than the record had their defaults' effect.
-        mine, theirs = _flat(self.record()), {**_flat({"method": asdict(Method())}), **_flat(recorded)}
+        # Settings younger than the record had their defaults' effect, or that of what they replaced.
+        younger = {**asdict(Method()), "reduced_decode": False}
+        mine, theirs = _flat(self.record()), {**_flat({"method": younger}), **_flat(recorded)}
         # The models' names may differ for the same weights (an alias, a copy): their digests decide.
         keys = [key for key in dict.fromkeys([*mine, *theirs]) if key not in ("model", "classifier")]
         return [

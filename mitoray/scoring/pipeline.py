@@ -14,7 +14,7 @@ from ray.data.checkpoint import CheckpointConfig
 
 from mitoray.models import load_model
 from mitoray.models.placement import KEEP_MEMORY
-from mitoray.scoring.config import LIGHT_CPUS, Cohort, Identity, Resources
+from mitoray.scoring.config import LIGHT_CPUS, Cohort, Identity, Placement, Resources
 from mitoray.scoring.plan import named, plan_slide, regions_of
 from mitoray.scoring.progress import RegionBar, Tally, slide_bar
 from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
@@ -92,7 +92,7 @@ class ScoreActor:
         identity: Identity,
         levels: Levels,
         resources: Resources,
-        threads: int,
+        place: Placement,
         tally: Any,
         log_level: int,
     ) -> None:
@@ -101,10 +101,16 @@ class ScoreActor:
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         bundle = load_model(cohort.model, cohort.storage_options, expected_digest=identity.model_digest)
         self._scorer = RegionScorer(
-            RegionReader(cohort.rows, bundle.mpp, cohort.storage_options, resources.tile_cache_mb << 20),
-            bundle.detector(device, threads),
+            RegionReader(
+                cohort.rows,
+                bundle.mpp,
+                cohort.storage_options,
+                resources.tile_cache_mb << 20,
+                cohort.method.reduced_decode,
+            ),
+            bundle.detector(device, place.threads),
             levels.detector,
-            resources.read_threads,
+            place.read_threads,
             SecondStage.of(cohort, identity.classifier_digest, levels.final, device),
         )
         self._tally = tally
@@ -125,7 +131,8 @@ class FetchActor:
     """Fetches regions' compressed tiles for actors elsewhere."""
 
     def __init__(self, cohort: Cohort, mpp: float) -> None:
-        self._reader = RegionReader(cohort.rows, mpp, cohort.storage_options)
+        how = cohort.method.reduced_decode
+        self._reader = RegionReader(cohort.rows, mpp, cohort.storage_options, 0, how)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The same REGIONS rows with their `tiles`; null where they could not be had: the scorer finds out why."""
@@ -140,8 +147,8 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
     n_open = sum((to_do - done).values())
     if not n_open:
         return
-    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    place = resources.placed(cluster.get("CPU", 1), cluster.get("GPU", 0))
+    place = resources.placed(_nodes())
+    log.info("Reading slides %s: %s", place.reader, place.why)
     cohort, bundle, filesystem = run.cohort, run.bundle, run.folder.arrow_filesystem
     tally = ray.remote(num_cpus=0)(Tally).remote()
     checkpoint = CheckpointConfig(
@@ -154,7 +161,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
         regions = ray.data.read_parquet(
             run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
         ).repartition(target_num_rows_per_block=_block_rows(n_open, place.num_actors))
-        if resources.fetch == "stage":
+        if place.reader == "staged":
             regions = regions.map_batches(
                 FetchActor,
                 fn_constructor_args=(cohort, bundle.mpp),
@@ -170,7 +177,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
                 run.identity,
                 run.levels,
                 resources,
-                place.threads,
+                place,
                 tally,
                 log.getEffectiveLevel(),
             ),
@@ -181,6 +188,13 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
             num_gpus=place.num_gpus,
             runtime_env={"env_vars": KEEP_MEMORY},
         ).write_parquet(run.folder.path(SCORE_TABLES), filesystem=filesystem, ray_remote_args={"num_cpus": LIGHT_CPUS})
+
+
+def _nodes() -> list[tuple[float, float]]:
+    """CPUs and GPUs of each node of the cluster."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive]
 
 
 def _block_rows(n_regions: int, num_actors: int) -> int:

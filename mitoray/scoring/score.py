@@ -37,11 +37,12 @@ class RegionReader:
         mpp: float,
         storage_options: Mapping[str, Any] | None = None,
         tile_cache_bytes: int = 128 << 20,
+        reduced_decode: bool = True,
     ) -> None:
         self._sources = {row.slide_id: row for row in slides}
         self._mpp = mpp
         self._storage_options = storage_options
-        self._tile_cache_bytes = tile_cache_bytes
+        self._how: Any = {"tile_cache_bytes": tile_cache_bytes, "reduced_decode": reduced_decode}
         self._open: LRUCache[str, Slide] = LRUCache(OPEN_SLIDES)
         self._lock = threading.Lock()
 
@@ -67,7 +68,7 @@ class RegionReader:
             if slide is None:
                 source = self._sources[region["slide_id"]]
                 options = options_for(source.uri, self._storage_options)
-                slide = open_slide(source.uri, options, source.mpp, tile_cache_bytes=self._tile_cache_bytes)
+                slide = open_slide(source.uri, options, source.mpp, **self._how)
                 self._open[region["slide_id"]] = slide
             return slide
 

@@ -33,11 +33,11 @@ def remote(local, s3):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fetch", ["actor", "stage"])
-def test_slides_in_s3_give_the_detections_of_slides_on_disk(ray_session, local, remote, s3, tmp_path, fetch):
+@pytest.mark.parametrize("reader", ["inline", "staged"])
+def test_slides_in_s3_give_the_detections_of_slides_on_disk(ray_session, local, remote, s3, tmp_path, reader):
     here = Run.claim(Cohort(local, "mitoray-s", str(tmp_path / "out")))
-    there = Run.claim(Cohort(remote, "mitoray-s", f"s3://slides/out-{fetch}", storage_options=s3))
-    resources = Resources(num_actors=1, fetch=fetch)
+    there = Run.claim(Cohort(remote, "mitoray-s", f"s3://slides/out-{reader}", storage_options=s3))
+    resources = Resources(num_actors=1, reader=reader)
     on_disk = score_cohort(here, resources, progress=False)
     in_s3 = score_cohort(there, resources, progress=False)
     assert in_s3.drop(["uri"]) == on_disk.drop(["uri"])
