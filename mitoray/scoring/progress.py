@@ -21,11 +21,17 @@ class Tally:
         self._mm2 = 0.0
         self._began: float | None = None
         self._last = 0.0
+        self._actors = 0
+        self._all_ready = 0.0
+        self._mm2_before = 0.0
 
     def begin(self) -> None:
         """An actor is ready to work; what it took to start is not counted as working."""
+        now = time.perf_counter()
         if self._began is None:
-            self._began = self._last = time.perf_counter()
+            self._began = self._last = now
+        self._actors += 1
+        self._all_ready, self._mm2_before = now, self._mm2
 
     def add(self, slide_id: str, mm2: float, failed: bool, seconds: Mapping[str, float]) -> None:
         """One more region of `mm2`; `seconds` are what it took, by stage."""
@@ -36,7 +42,10 @@ class Tally:
         self._seconds.update(seconds)
 
     def snapshot(self) -> dict[str, Any]:
-        """Everything counted so far; `wall_s` runs from the first actor's readiness to the last region."""
+        """Everything counted so far; `wall_s` runs from the first actor's readiness to the last region.
+
+        `steady_mm2` and `steady_s`: the same from the last actor's readiness on, when all of them worked.
+        """
         return {
             "regions": dict(self._regions),
             "n_regions": self._regions.total(),
@@ -44,6 +53,9 @@ class Tally:
             "mm2": self._mm2,
             "seconds": dict(self._seconds),
             "wall_s": self._last - self._began if self._began is not None else 0.0,
+            "n_actors": self._actors,
+            "steady_mm2": self._mm2 - self._mm2_before,
+            "steady_s": max(0.0, self._last - self._all_ready),
         }
 
 

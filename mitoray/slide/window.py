@@ -47,7 +47,11 @@ class Window:
     shape: tuple[int, int]
 
     def blank(self) -> NDArray[np.uint8]:
-        """A white canvas, (height, width, 3) uint8."""
+        """A canvas for tiles, (height, width, 3) uint8: white where it reaches past the level, else yet to be painted."""
+        right, bottom = self.level_width >> self.reduction, self.level_height >> self.reduction
+        inside = self.x >= 0 and self.y >= 0 and self.x + self.width <= right and self.y + self.height <= bottom
+        if inside:
+            return np.empty((self.height, self.width, 3), np.uint8)
         return np.full((self.height, self.width, 3), WHITE, np.uint8)
 
     def tile_indices(self, tile_format: TileFormat) -> list[int]:
