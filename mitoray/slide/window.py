@@ -47,7 +47,7 @@ class Window:
     shape: tuple[int, int]
 
     def blank(self) -> NDArray[np.uint8]:
-        """A canvas for all tiles, (height, width, 3) uint8: white if it reaches past the level, else not yet painted."""
+        """A canvas for all tiles, (height, width, 3) uint8: white if it reaches past the level, else unpainted."""
         right, bottom = self.level_width >> self.reduction, self.level_height >> self.reduction
         inside = self.x >= 0 and self.y >= 0 and self.x + self.width <= right and self.y + self.height <= bottom
         if inside:
