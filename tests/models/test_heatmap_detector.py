@@ -12,6 +12,7 @@ from mitoray.errors import BadOption
 from mitoray.models import heatmap, load_bundle
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, suppress
 from mitoray.models.heatmap import HeatmapDetector, HeatmapNet
+from mitoray.models.placement import inference_dtype
 from mitoray.phantom import DOMAINS, draw_phantom
 
 
@@ -56,16 +57,45 @@ def test_fused_convolutions_give_the_heat_map_of_the_unfused(plain, images):
     x = images.float() / 255
     with torch.inference_mode():
         unfused = plain(x)
-        fused = plain.fuse()(x)
+        fused = plain.for_inference(torch.float32)(x)
     assert unfused.std() > 0.01
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in plain.modules())
     np.testing.assert_allclose(fused, unfused, rtol=0, atol=1e-4)
 
 
+def test_bfloat16_finds_what_float32_finds(shipped, images, monkeypatch):
+    found = {}
+    for dtype in (torch.bfloat16, torch.float32):
+        monkeypatch.setattr(heatmap, "inference_dtype", lambda device, dtype=dtype: dtype)
+        detector = shipped.detector()
+        found[dtype] = [*detector.detect(images, 0.05), *detector.detect(images[:, :, 3:, 5:], 0.05)]
+        assert next(detector._network.fine.parameters()).dtype == dtype
+        assert detector.heatmap(images).dtype == torch.float32
+    tolerance = 0.02
+    for fast, exact in zip(*found.values(), strict=True):
+        assert len(exact) > 10
+        for one, other in ((fast, exact), (exact, fast)):
+            distances = np.linalg.norm(one.xy_px[:, None] - other.xy_px[None], axis=2)
+            sure = one.scores > 0.05 + tolerance
+            assert distances.min(axis=1)[sure].max() <= 4
+            nearest = other.scores[distances.argmin(axis=1)]
+            assert np.abs(nearest - one.scores)[sure].max() < tolerance
+
+
+def test_a_cpu_without_bfloat16_instructions_stays_with_float32(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False, raising=False)
+    assert inference_dtype(torch.device("cpu")) == torch.float32
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    assert inference_dtype(torch.device("cpu")) == torch.bfloat16
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")
+    assert inference_dtype(torch.device("cpu")) == torch.float32
+
+
 def test_a_shift_of_the_image_shifts_the_points(detector, images):
     # 16 px are a step of the coarsest features, so the answer is the same; 4 px are a cell of the heat-map.
     here = detector.detect(images[:, :, 16:, 16:], 0.3)[0]
-    for shift, tolerance_px, tolerance in ((16, 0, 1e-4), (4, 6, 0.25)):
+    for shift, tolerance_px, tolerance in ((16, 0, 0.01), (4, 6, 0.25)):
         moved = detector.detect(images[:, :, 16 - shift :, 16 - shift :], 0.3 - tolerance)[0]
         moved_xy, moved_scores = moved.xy_px - shift, moved.scores
         xy, scores = around(here, 128, 368)
