@@ -28,7 +28,7 @@ def placed(device: str, threads: int | None = None) -> torch.device:
 def inference_dtype(device: torch.device) -> torch.dtype:
     """The type in which convolutions are fastest there at no loss: bfloat16 where the CPU multiplies it, else float32.
 
-    On a GPU float32: autocast chooses by operation. Without the instructions (AVX512-BF16, AMX) bfloat16 would be slower.
+    Without the instructions (AVX512-BF16, AMX) bfloat16 would be slower. On a GPU autocast chooses by operation.
     """
     if device.type != "cpu":
         return torch.float32

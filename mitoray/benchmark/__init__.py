@@ -1,0 +1,1 @@
+"""How fast mitoray is on a machine, beside what others and the bare parts do there."""

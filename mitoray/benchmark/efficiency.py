@@ -1,0 +1,122 @@
+"""A cohort through the pipeline, beside what decoding and the network cost alone on the same cores."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+import ray
+
+from mitoray.benchmark.alone import Alone, alone
+from mitoray.benchmark.rows import Row
+from mitoray.models.placement import KEEP_MEMORY
+from mitoray.scoring.config import Cohort, Method, Resources
+from mitoray.scoring.manifest import ManifestRow
+from mitoray.scoring.pipeline import score_cohort
+from mitoray.scoring.plan import core_rect
+from mitoray.scoring.run import ATTEMPTS, REGION_TABLES, Run
+from mitoray.slide.regions import read_share
+
+SLIDE_MM2: Final = 165.0
+"""Tissue of a slide of TCGA-BRCA: 3 × 10^12 px of 0.25 µm on 1,133 slides."""
+
+
+def efficiency(
+    manifest: Sequence[ManifestRow], model: str, folder: Path, name: str, hourly_price: float | None
+) -> list[Row]:
+    """Scores the cohort on the Ray that this process is connected to, then measures its parts alone. CPU only."""
+    output = fresh(folder, f"run-{name}")
+    method = Method()
+    run = Run.claim(Cohort(list(manifest), model, str(output), method))
+    slides = score_cohort(run, Resources(), progress=False)
+    if failed := [row["slide_id"] for row in slides.to_pylist() if row["status"] != "scored"]:
+        raise ValueError(f"{failed[0]} was not scored whole: see {output / 'slides.csv'}")
+    tally = json.loads(sorted((output / ATTEMPTS).glob("*.json"))[-1].read_text())
+    regions = pq.read_table(output / REGION_TABLES).to_pylist()
+    cores = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+    parts = together(regions, manifest, model, method.reduced_decode, cores)
+    decode = sum(part.decode_s_per_mm2 for part in parts) / len(parts)
+    detect = sum(part.detect_s_per_mm2 for part in parts) / len(parts)
+    return _rows(f"pipeline, {name}", tally, regions, cores, decode, detect, hourly_price)
+
+
+def _rows(
+    part: str,
+    tally: Mapping[str, Any],
+    regions: Sequence[Mapping[str, Any]],
+    cores: int,
+    decode: float,
+    detect: float,
+    hourly_price: float | None,
+) -> list[Row]:
+    seconds, mm2, wall = tally["seconds"], tally["mm2"], tally["wall_s"]
+    speed, best, on_arrays = mm2 / wall, cores / (decode + detect), cores / detect
+    share = read_share([core_rect(region) for region in regions], regions[0]["halo_px"])
+    rows = [
+        Row(
+            part,
+            "score_cohort",
+            wall / mm2,
+            "s/mm²",
+            note=f"{mm2:.1f} mm², {tally['n_regions']} regions, {cores} cores",
+        ),
+        Row(part, "bare decoding", decode / cores, "s/mm²", note="codec alone, each native tile once, all cores"),
+        Row(part, "bare network", detect / cores, "s/mm²", note="on arrays in memory, all cores"),
+        Row(
+            part, "of the roofline", speed / best, "", speed / best, "decoding + network", "1 is the most there can be"
+        ),
+        Row(part, "of the network on arrays", speed / on_arrays, "", speed / on_arrays, "network alone"),
+        Row(part, "network busy", seconds["detect"] / (tally["n_actors"] * wall), "of the actors' time"),
+        Row(part, "read besides tissue", share - 1, "of its px", note="halos, where regions overlap"),
+    ]
+    rows += [Row(part, f"stage: {stage}", value / mm2, "s/mm² of one core") for stage, value in sorted(seconds.items())]
+    slide_s = wall / mm2 * SLIDE_MM2
+    rows.append(
+        Row(part, f"a slide of {SLIDE_MM2:g} mm²", slide_s, "s", note="tissue of a slide of TCGA-BRCA, on average")
+    )
+    if hourly_price is not None:
+        rows.append(
+            Row(
+                part, "the same", slide_s / 3600 * hourly_price, "of the price's unit", note=f"{hourly_price:g} an hour"
+            )
+        )
+    return rows
+
+
+def together(
+    regions: Sequence[Mapping[str, Any]], manifest: Sequence[ManifestRow], model: str, reduced_decode: bool, cores: int
+) -> list[Alone]:
+    """`alone` in as many processes as cores, all at once, with the memory settings of the scoring actors."""
+    context = get_context("spawn")
+    barrier = context.Barrier(cores)
+    before = {key: os.environ.get(key) for key in KEEP_MEMORY}
+    os.environ.update(KEEP_MEMORY)
+    try:
+        with context.Pool(cores, initializer=_share, initargs=(barrier,)) as pool:
+            shares = [regions[number::cores] or regions[:1] for number in range(cores)]
+            return pool.map(
+                _alone, [(share, list(manifest), model, reduced_decode, 1) for share in shares], chunksize=1
+            )
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
+
+
+_barrier: Any = None
+
+
+def _share(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _alone(work: tuple[Sequence[Mapping[str, Any]], Sequence[ManifestRow], str, bool, int]) -> Alone:
+    return alone(work, _barrier)
+
+
+def fresh(folder: Path, name: str) -> Path:
+    """A folder that does not exist yet."""
+    return next(path for number in range(10_000) if not (path := folder / f"{name}-{number:03d}").exists())

@@ -1,0 +1,53 @@
+"""The parts of the benchmark, each a list of rows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from mitoray.benchmark.efficiency import efficiency
+from mitoray.benchmark.material import Material
+from mitoray.benchmark.reading import reading
+from mitoray.benchmark.remote import remote
+from mitoray.benchmark.rows import Row
+from mitoray.benchmark.scaling import scaling
+from mitoray.scoring.tasks import ray_for_job
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to measure. `hourly_price`: of the machine, None if not known. `quick`: little work, figures mean little."""
+
+    model: str
+    rounds: int
+    hourly_price: float | None
+    quick: bool
+
+
+def _reading(material: Material, settings: Settings) -> list[Row]:
+    return [row for rows in material.cohorts.values() for row in reading(rows[0].uri, settings.rounds)]
+
+
+def _remote(material: Material, settings: Settings) -> list[Row]:
+    return [row for rows in material.cohorts.values() for row in remote(rows[0].uri, settings.rounds)]
+
+
+def _pipeline(material: Material, settings: Settings) -> list[Row]:
+    with ray_for_job():
+        return [
+            row
+            for name, manifest in material.cohorts.items()
+            for row in efficiency(manifest, settings.model, material.folder, name, settings.hourly_price)
+        ]
+
+
+def _scaling(material: Material, settings: Settings) -> list[Row]:
+    nodes = (1, 2) if settings.quick else (1, 2, 4, 8)
+    return scaling(next(iter(material.cohorts.values())), material.folder, nodes)
+
+
+PARTS: Final[dict[str, Callable[[Material, Settings], list[Row]]]] = {
+    "reading": _reading,
+    "remote": _remote,
+    "pipeline": _pipeline,
+    "scaling": _scaling,
+}
