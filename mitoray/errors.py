@@ -36,6 +36,10 @@ class TruncatedSlide(SlideError):
     """A slide file that ends before its own table of contents says it should."""
 
 
+class SlideChanged(SlideError):
+    """A slide file that was written to while it was read."""
+
+
 class UnknownResolution(SlideError):
     """Neither the metadata nor an override gives µm per pixel."""
 

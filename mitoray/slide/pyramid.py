@@ -14,8 +14,9 @@ from tifffile import TiffFile, TiffPageSeries
 from tiffslide import TiffSlide
 
 from mitoray.errors import NotASlide, SlideError, TruncatedSlide
+from mitoray.slide.range_file import RangeFile
 from mitoray.slide.reduction import halvings
-from mitoray.slide.storage import RangeFile, SlideFile
+from mitoray.slide.storage import SlideFile
 from mitoray.slide.tiles import TileFormat
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,15 @@ class Pyramid:
 def read_pyramid(file: SlideFile) -> Pyramid:
     """Read the table of contents. Errors: NotASlide, TruncatedSlide, and those of `SlideFile`."""
     reader = RangeFile(file)
+    try:
+        return _read(reader, file)
+    except (NotASlide, TruncatedSlide):
+        # A slide that is still being copied looks damaged.
+        file.check_unchanged()
+        raise
+
+
+def _read(reader: RangeFile, file: SlideFile) -> Pyramid:
     _refuse_other_files(reader, file.name)
     reader.seek(0)
     try:
@@ -89,6 +99,8 @@ def _read_levels(series: TiffPageSeries, file: SlideFile) -> tuple[tuple[Level, 
         try:
             index = _tile_index(page, file)
             width, height = int(page.keyframe.imagewidth), int(page.keyframe.imagelength)
+            if min(width, height) < 1:
+                raise ValueError("an image without pixels")
             downsample = _downsample(levels[0], width, height) if levels else 1.0
         except TruncatedSlide:
             raise

@@ -8,6 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from mitoray.errors import CorruptTile
 from mitoray.slide.cache import TileCache
 from mitoray.slide.geometry import Rect
 from mitoray.slide.overview import overview
@@ -74,7 +75,7 @@ class Slide:
         """`rect` at `mpp` µm/px: (h, w, 3) uint8 RGB, white outside the slide and where it has no tile.
 
         Pixels come from the coarsest level that is fine enough: as they are if its µm/px is within 3 %, else
-        resampled with anti-aliasing. Errors: CorruptTile, TruncatedSlide, SlideUnreachable, SlideForbidden.
+        resampled with anti-aliasing. Errors: CorruptTile, TruncatedSlide, SlideChanged, SlideUnreachable, SlideForbidden.
         """
         window = plan_window(self.levels, self.mpp, rect, mpp)
         return self._paint(window, lambda indices: self._fetch(window.level, indices))
@@ -146,7 +147,7 @@ class Slide:
             for key, tile in ready.items():
                 window.paste(canvas, key[-1], tile, tile_format)
             for index, data in load(list(pending)):
-                tile = window.decode(index, data, tile_format, self._file.name)
+                tile = self._decode(window, index, data)
                 cache.deliver(pending.pop(index), tile)
                 window.paste(canvas, index, tile, tile_format)
         except BaseException as exc:
@@ -155,6 +156,18 @@ class Slide:
         for key, coming in awaited.items():
             window.paste(canvas, key[-1], coming.result(), tile_format)
         return window.image(canvas)
+
+    def _decode(self, window: Window, index: int, data: bytes) -> NDArray[np.uint8]:
+        """A tile. CorruptTile only where the file holds those bytes, and is still the one that was opened."""
+        tile_format = self._tiles[window.level].tile_format
+        try:
+            return window.decode(index, data, tile_format, self._file.name)
+        except CorruptTile:
+            self._file.check_unchanged()
+            ((_, again),) = self._fetch(window.level, [index])
+            if again == data:
+                raise
+        return window.decode(index, again, tile_format, self._file.name)
 
 
 def _offset(properties: Mapping[str, Any], axis: str) -> int:

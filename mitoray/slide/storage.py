@@ -1,44 +1,23 @@
 """Bytes of one slide file, wherever fsspec finds it, with failures in the words of `mitoray.errors`."""
 
 import bisect
-import errno
-import io
-import logging
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
-from urllib.parse import unquote
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-import fsspec
-from fsspec.implementations.http import HTTPFileSystem
+from mitoray.errors import EmptySlide, NotASlide, SlideChanged, SlideUnreachable, TruncatedSlide
+from mitoray.slide.range_requests import Reply, Span, fetch, file_info, file_system
+from mitoray.slide.retry import brief, patiently, whole_files_only
 
-from mitoray.errors import (
-    EmptySlide,
-    NoByteRanges,
-    NotASlide,
-    SlideError,
-    SlideForbidden,
-    SlideNotFound,
-    SlideUnreachable,
-    TruncatedSlide,
-)
-
-log = logging.getLogger(__name__)
-
-ATTEMPTS: Final = 4
-FIRST_PAUSE_S: Final = 0.2
-"""Before the second attempt; doubles with each."""
-BLOCK_BYTES: Final = 1 << 16
-"""Unit in which the table of contents is read: it is scattered, a few hundred bytes here and there."""
+RECHECK_S: Final = 10.0
+"""How long it is trusted that a file has not changed, where answers do not say which version they are from."""
 MERGE_GAP_BYTES: Final = 1 << 15
 """Unwanted bytes that cost less than another request."""
 MERGED_BYTES: Final = 1 << 23
 """Longer requests gain nothing, and object stores answer several short ones at once."""
-
-T = TypeVar("T")
 
 
 def redact(uri: str) -> str:
@@ -56,140 +35,125 @@ def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str
     return dict(storage_options or {}) if remote else {}
 
 
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What tells one version of a file from the next. `etag`: without its mark of weakness."""
+
+    size_bytes: int
+    etag: str | None = None
+    modified: str | None = None
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any]) -> "Version":
+        """The version that an fsspec file system's `info`, which holds a size, tells of."""
+        times = (info.get(key) for key in ("mtime", "LastModified", "last_modified", "Last-Modified", "updated"))
+        modified = next((str(time) for time in times if time), None)
+        return cls(int(info["size"]), _plain(info.get("ETag") or info.get("etag")), modified)
+
+    def differs(self, other: "Version") -> bool:
+        """Whether the two are not of the same bytes, as far as both of them say."""
+        if self.size_bytes != other.size_bytes:
+            return True
+        if self.etag and other.etag:
+            return self.etag != other.etag
+        return bool(self.modified and other.modified and self.modified != other.modified)
+
+    def __str__(self) -> str:
+        facts = [f"{self.size_bytes} bytes", f"ETag {self.etag}" if self.etag else f"modified {self.modified}"]
+        return ", ".join(facts if self.etag or self.modified else facts[:1])
+
+
 class SlideFile:
     """A slide's bytes, by range. `size_bytes` is known from the start; nothing is ever read whole.
 
-    Errors: SlideNotFound, SlideForbidden, SlideUnreachable, NoByteRanges, EmptySlide, NotASlide (a folder).
+    Errors: SlideNotFound, SlideForbidden, SlideUnreachable, EmptySlide, NotASlide (a folder), NoByteRanges (when it
+    is read, at the latest).
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.name = redact(uri)
         self._process = os.getpid()
         try:
-            self._fs, self._path = _file_system(uri, storage_options or {})
+            self._fs, self._path = file_system(uri, storage_options or {})
         except (ImportError, ValueError) as exc:
             raise SlideUnreachable(
-                f"{self.name}: no file system for this URI ({_brief(exc)}). Use a local path, s3:// or https://, "
+                f"{self.name}: no file system for this URI ({brief(exc)}). Use a local path, s3:// or https://, "
                 "or install the fsspec package of its protocol."
             ) from None
-        info = self._patiently(lambda: self._fs.info(self._path))
+        info = self._info()
         if info.get("type") == "directory":
             raise NotASlide(f"{self.name} is a folder. Give the URI of one slide file.")
-        size = info.get("size")
-        if info.get("partial") is False or size is None:
-            self._refuse_whole_files()
-        if size == 0:
+        if info.get("partial") is False or info.get("size") is None:
+            raise whole_files_only(self.name)
+        self._version = Version.of(info)
+        self._checked_s = time.monotonic()
+        self.size_bytes = self._version.size_bytes
+        if self.size_bytes == 0:
             raise EmptySlide(f"{self.name} has 0 bytes. Copy it again from its source.")
-        self.size_bytes = int(size)
-        if isinstance(self._fs, HTTPFileSystem):
-            self._prove_ranges()
 
-    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    def read_ranges(self, ranges: Sequence[Span]) -> list[bytes]:
         """The bytes of each (start, end), in the order asked.
 
-        Ranges close to each other travel together; on object stores all requests run at once.
+        Ranges close to each other travel together; on object stores all requests run at once, and only those that
+        failed are asked again. Errors: SlideChanged, TruncatedSlide, NoByteRanges, and the storage's.
         """
         if os.getpid() != self._process:
             raise RuntimeError(f"{self.name} was opened before a fork, which connections do not survive. Open it again")
         merged = merge_ranges(ranges)
-        starts, ends = [start for start, _ in merged], [end for _, end in merged]
-        blocks = self._patiently(
-            lambda: self._fs.cat_ranges([self._path] * len(merged), starts, ends, on_error="raise") if merged else []
-        )
+        blocks = self._fetch(merged)
         for (start, end), block in zip(merged, blocks, strict=True):
-            if len(block) > end - start:
-                self._refuse_whole_files()
             if len(block) < end - start:
+                self.check_unchanged()
                 raise TruncatedSlide(f"{self.name} ends before byte {end}. Copy it again from its source.")
+        starts = [start for start, _ in merged]
         homes = [bisect.bisect_right(starts, start) - 1 for start, _ in ranges]
         return [
             blocks[home][start - starts[home] : end - starts[home]]
             for home, (start, end) in zip(homes, ranges, strict=True)
         ]
 
-    def _prove_ranges(self) -> None:
-        """Ask for the last byte: where ranges are ignored, that shows before the whole file is on its way."""
-        try:
-            with self._fs.open(self._path, size=self.size_bytes, block_size=1, cache_type="none") as file:
-                self._patiently(lambda: file._fetch_range(self.size_bytes - 1, self.size_bytes))
-        except ValueError:
-            self._refuse_whole_files()
+    def check_unchanged(self) -> None:
+        """Ask the storage for the file's version: SlideChanged where it is not the one that was opened."""
+        info = self._info()
+        self._compare(Version.of(info if info.get("size") is not None else {**info, "size": self.size_bytes}))
+        self._checked_s = time.monotonic()
 
-    def _refuse_whole_files(self) -> NoReturn:
-        raise NoByteRanges(
-            f"{self.name}: the server gives whole files only. Slides are read by byte range: "
-            "use a server that answers Range requests, or copy the slide to disk or S3."
-        )
+    def _fetch(self, spans: list[Span]) -> list[bytes]:
+        """The bytes of each span, of the version that was opened."""
+        found: dict[Span, Reply] = {}
 
-    def _patiently(self, ask: Callable[[], T]) -> T:
-        """`ask()`, again after growing pauses while the failure may pass."""
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return ask()
-            except SlideError:
-                raise
-            except Exception as exc:
-                error = _named(exc, self.name)
-                if error is None:
-                    raise
-                if not isinstance(error, SlideUnreachable) or attempt == ATTEMPTS:
-                    # The cause's own text may hold a signed URL.
-                    raise error from None
-                log.warning("%s; attempt %d of %d", error, attempt, ATTEMPTS)
-                time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
-        raise AssertionError("the last attempt returns or raises")
+        def ask() -> None:
+            missing = [span for span in spans if span not in found]
+            failures = []
+            for span, reply in zip(missing, fetch(self._fs, self._path, missing), strict=True):
+                if isinstance(reply, Reply):
+                    found[span] = reply
+                else:
+                    failures.append(reply)
+            if failures:
+                raise failures[0]
 
+        patiently(ask, self.name)
+        replies = [found[span] for span in spans]
+        for reply in replies:
+            size = self.size_bytes if reply.size_bytes is None else reply.size_bytes
+            self._compare(Version(size, _plain(reply.etag)))
+        if replies and self._version.etag and all(reply.etag for reply in replies):
+            self._checked_s = time.monotonic()
+        elif time.monotonic() - self._checked_s >= RECHECK_S:
+            # After the read, so that what it gave is known to be of the old version.
+            self.check_unchanged()
+        return [reply.data for reply in replies]
 
-class RangeFile(io.RawIOBase):
-    """A `SlideFile` as the seekable file that TIFF parsers want; keeps the 64 KiB blocks it has read."""
+    def _info(self) -> Mapping[str, Any]:
+        return patiently(lambda: file_info(self._fs, self._path), self.name)
 
-    def __init__(self, source: SlideFile) -> None:
-        self._source = source
-        self._blocks: dict[int, bytes] = {}
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Always true."""
-        return True
-
-    def seekable(self) -> bool:
-        """Always true."""
-        return True
-
-    def tell(self) -> int:
-        """Position in bytes."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set and return the position in bytes."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._source.size_bytes}[whence]
-        self._position = base + offset
-        return self._position
-
-    def read(self, size: int = -1, /) -> bytes:
-        """Up to `size` bytes from the position on; fewer at the end of the file."""
-        start, total = self._position, self._source.size_bytes
-        end = total if size < 0 else min(start + size, total)
-        if end <= start:
-            return b""
-        numbers = range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1)
-        missing = [n for n in numbers if n not in self._blocks]
-        spans = [(n * BLOCK_BYTES, min((n + 1) * BLOCK_BYTES, total)) for n in missing]
-        self._blocks.update(zip(missing, self._source.read_ranges(spans), strict=True))
-        self._position = end
-        joined = b"".join(self._blocks[n] for n in numbers)
-        return joined[start - numbers[0] * BLOCK_BYTES :][: end - start]
-
-    def read_at(self, position: int, size: int) -> bytes:
-        """Up to `size` bytes from `position` on."""
-        self.seek(position)
-        return self.read(size)
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill `buffer` from the position on; returns the number of bytes."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
+    def _compare(self, now: Version) -> None:
+        if now.differs(self._version):
+            raise SlideChanged(
+                f"{self.name} changed while it was read (it was {self._version}; now {now}). "
+                "Score it again once nothing writes to it."
+            )
 
 
 def merge_ranges(
@@ -205,50 +169,6 @@ def merge_ranges(
     return merged
 
 
-def _file_system(uri: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
-    if "://" in uri and not uri.startswith("file://"):
-        fs, path = fsspec.core.url_to_fs(uri, **storage_options)
-        return fs, str(path)
-    # Local names may hold "::" or "#", which a URL parser would take for its own.
-    path = uri.removeprefix("file://")
-    if path != uri and not Path(path).exists():
-        path = unquote(path)
-    return fsspec.filesystem("file"), str(Path(path).expanduser().absolute())
-
-
-def _named(exc: Exception, name: str) -> SlideError | None:
-    """The `SlideError` for a storage failure, None for what is no storage failure."""
-    if isinstance(exc, FileNotFoundError) and type(exc.__cause__).__module__.startswith(
-        ("aiohttp", "builtins", "asyncio")
-    ):
-        # fsspec calls whatever goes wrong over HTTP "not found"; the cause knows better.
-        exc = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
-    kind, status = type(exc).__name__, getattr(exc, "status", None)
-    if isinstance(exc, FileNotFoundError | NotADirectoryError) or status in (404, 410):
-        return SlideNotFound(f"{name}: no such file. Check the uri in the manifest.")
-    if isinstance(exc, IsADirectoryError):
-        return NotASlide(f"{name} is a folder. Give the URI of one slide file.")
-    if isinstance(exc, PermissionError) or status in (401, 403, 407) or kind in _CREDENTIALS:
-        return SlideForbidden(f"{name}: reading is not allowed ({_brief(exc)}). Check credentials and permissions.")
-    module = type(exc).__module__.partition(".")[0]
-    if isinstance(exc, OSError | TimeoutError | EOFError) or module in ("aiohttp", "botocore", "aiobotocore"):
-        return SlideUnreachable(
-            f"{name}: the storage did not answer properly ({_brief(exc)}). Check network and endpoint, then run again."
-        )
-    return None
-
-
-_CREDENTIALS: Final = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-)
-
-
-def _brief(exc: Exception) -> str:
-    """What failed, without the text of the exception, which may hold a signed URL."""
-    status = getattr(exc, "status", None)
-    code = getattr(exc, "errno", None) or 0
-    detail = f", HTTP status {status}" if status else f", {errno.errorcode[code]}" if code in errno.errorcode else ""
-    return type(exc).__name__ + detail
+def _plain(etag: str | None) -> str | None:
+    """An ETag without quotes and without the mark of weakness that proxies add."""
+    return etag.removeprefix("W/").strip('"') if etag else None

@@ -1,6 +1,7 @@
-"""A web server for the tests: answers byte ranges, counts what it gives, and fails on demand."""
+"""A web server for the tests: gives byte ranges, counts what it gives, waits like a network, fails on demand."""
 
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -8,19 +9,28 @@ from urllib.parse import unquote, urlsplit
 
 class RangeServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64
 
-    def __init__(self, folder):
+    def __init__(self, folder, latency_s=0.0):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
+        self.latency_s = latency_s
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.gives_ranges = True
+        self.gives_etags = True
         self.failures = []
         self.requests = []
         self.bytes_given = 0
 
+    @property
+    def gets(self):
+        """How often bytes were asked for."""
+        return sum(command == "GET" for command, _ in self.requests)
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_HEAD(self):
         self.answer(with_body=False)
@@ -31,18 +41,28 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, with_body):
         server = self.server
         server.requests.append((self.command, self.headers.get("Range")))
+        time.sleep(server.latency_s)
         file = server.folder / unquote(urlsplit(self.path).path).lstrip("/")
         if server.failures:
             return self.reply(server.failures.pop(0), b"")
         if not file.exists():
             return self.reply(404, b"")
-        data, status, extra = file.read_bytes(), 200, {}
+        facts = file.stat()
+        first, last, status, extra = 0, facts.st_size - 1, 200, {}
+        if server.gives_etags:
+            extra["ETag"] = f'"{facts.st_mtime_ns:x}-{facts.st_size:x}"'
         if server.gives_ranges and (wanted := self.headers.get("Range")):
-            first, last = wanted.removeprefix("bytes=").split("-")
-            total = len(data)
-            data, status = data[int(first) : int(last) + 1], 206
-            extra = {"Content-Range": f"bytes {first}-{int(first) + len(data) - 1}/{total}"}
-        return self.reply(status, data, extra, with_body)
+            first, last = (int(number) for number in wanted.removeprefix("bytes=").split("-"))
+            if first >= facts.st_size:
+                return self.reply(416, b"")
+            last, status = min(last, facts.st_size - 1), 206
+            extra["Content-Range"] = f"bytes {first}-{last}/{facts.st_size}"
+        data = b""
+        if with_body:
+            with file.open("rb") as content:
+                content.seek(first)
+                data = content.read(last + 1 - first)
+        return self.reply(status, data, {"Content-Length": str(last + 1 - first), **extra}, with_body)
 
     def reply(self, status, data, extra=None, with_body=True):
         self.send_response(status)
@@ -61,8 +81,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(folder):
-    server = RangeServer(folder)
+def serving(folder, latency_s=0.0):
+    server = RangeServer(folder, latency_s)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:
