@@ -75,7 +75,8 @@ class Slide:
         """`rect` at `mpp` µm/px: (h, w, 3) uint8 RGB, white outside the slide and where it has no tile.
 
         Pixels come from the coarsest level that is fine enough: as they are if its µm/px is within 3 %, else
-        resampled with anti-aliasing. Errors: CorruptTile, TruncatedSlide, SlideChanged, SlideUnreachable, SlideForbidden.
+        resampled with anti-aliasing. Errors: CorruptTile, TruncatedSlide, SlideChanged, SlideUnreachable,
+        SlideForbidden.
         """
         window = plan_window(self.levels, self.mpp, rect, mpp)
         return self._paint(window, lambda indices: self._fetch(window.level, indices))
