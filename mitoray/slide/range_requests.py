@@ -146,6 +146,7 @@ def _with_timeouts(uri: str, storage_options: Mapping[str, Any]) -> dict[str, An
     if uri.startswith(("s3://", "s3a://")):
         # botocore would retry up to 5 times inside each attempt of `retry.patiently`, and s3fs 25 times around that:
         # 625 attempts of 15 s where 5 are meant. Whoever sets `retries` here gets so many within each of ours.
+        # aiohttp, beneath both and beneath HTTP, repeats once what a closed connection left unanswered: 10 at most.
         ours = {
             "connect_timeout": CONNECT_S,
             "read_timeout": SILENCE_S,
