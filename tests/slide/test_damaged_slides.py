@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from slide_writer import overwrite, stained, tile_span, write_svs
+from slide_writer import overwrite, stained, tile_span, write_svs, write_tiff
 
 from mitoray.errors import CorruptTile, EmptySlide, NotASlide, SlideError, SlideForbidden, SlideNotFound, TruncatedSlide
 from mitoray.slide import Rect, open_slide
@@ -113,6 +113,65 @@ def test_tiles_past_the_end_of_the_file_are_a_truncation(slide_path):
     overwrite(slide_path, where, struct.pack("<I", 1 << 30))
     with pytest.raises(TruncatedSlide, match="reach to byte"):
         open_slide(str(slide_path))
+
+
+def test_tiles_past_the_end_of_a_bigtiff_are_a_truncation(tmp_path):
+    path = write_tiff(tmp_path / "s.tif", stained(512, 512), bigtiff=True, tile=(256, 256), photometric="rgb")
+    with tifffile.TiffFile(path) as tiff:
+        where = tiff.pages.first.tags["TileOffsets"].valueoffset
+    for offset in (1 << 40, (1 << 64) - 1):
+        overwrite(path, where, struct.pack("<Q", offset))
+        with pytest.raises(SlideError, match=r"s\.tif.* Copy it again"):
+            open_slide(str(path))
+
+
+def test_tiles_that_have_lost_their_jpeg_tables_are_corrupt(tmp_path):
+    path = tmp_path / "s.svs"
+    image = stained(480, 480)
+    write_svs(path, image)
+    move_jpeg_tables(path)
+    with open_slide(str(path)) as slide:
+        assert np.abs(slide.read_region(Rect(0, 0, 480, 480), 0.25).astype(int) - image).mean() < 5
+    with tifffile.TiffFile(path) as tiff:
+        where = tiff.pages.first.tags["JPEGTables"].offset
+    overwrite(path, where, struct.pack("<H", 65_000))
+    with open_slide(str(path)) as slide, pytest.raises(CorruptTile, match=r"s\.svs: tile 0 .*copy the slide again"):
+        slide.read_region(Rect(0, 0, 480, 480), 0.25)
+
+
+def move_jpeg_tables(path):
+    """Store what all tiles decode with once, in the directory, as scanners do."""
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages.first
+        tiles = [
+            path.read_bytes()[start:][:size] for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)
+        ]
+        description = page.description
+    tables, bare = b"", []
+    for tile in tiles:
+        tables, kept, position = b"", tile[:2], 2
+        while tile[position + 1] != 0xDA:
+            end = position + 2 + int.from_bytes(tile[position + 2 : position + 4], "big")
+            if tile[position + 1] in (0xDB, 0xC4):
+                tables += tile[position:end]
+            else:
+                kept += tile[position:end]
+            position = end
+        bare.append(kept + tile[position:])
+    tables = b"\xff\xd8" + tables + b"\xff\xd9"
+    tifffile.imwrite(
+        path,
+        iter(bare),
+        shape=(480, 480, 3),
+        dtype=np.uint8,
+        tile=(240, 240),
+        compression="jpeg",
+        photometric="ycbcr",
+        subsampling=(2, 2),
+        metadata=None,
+        description=description,
+        extratags=[(347, 7, len(tables), tables, True)],
+    )
 
 
 def test_a_corrupt_tile_costs_its_region_only(slide_path):
