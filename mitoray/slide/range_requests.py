@@ -175,4 +175,5 @@ def _longest_s(fs: Any, size_bytes: int) -> float:
     limits = (getattr(fs, "client_kwargs", None) or {}).get("timeout")
     asked = [config.get("connect_timeout"), config.get("read_timeout")]
     asked += [getattr(limits, "sock_connect", None), getattr(limits, "sock_read", None)]
-    return max(DRIP_S, sum(limit for limit in asked if limit)) + size_bytes / LEAST_BYTES_PER_S
+    waiting_s = sum(float(limit) for limit in asked if limit)
+    return max(DRIP_S, waiting_s) + size_bytes / LEAST_BYTES_PER_S
