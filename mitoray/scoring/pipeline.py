@@ -1,9 +1,9 @@
-"""The cohort pipeline on Ray Data: plan, score, reduce. The only module of scoring that imports ray."""
+"""The cohort pipeline on Ray: plan, score, reduce. Of scoring only this and `tasks` import ray; Ray Data scores."""
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,12 +15,12 @@ from ray.data.checkpoint import CheckpointConfig
 from mitoray.models import load_model
 from mitoray.models.placement import KEEP_MEMORY
 from mitoray.scoring.config import LIGHT_CPUS, Cohort, Identity, Placement, Resources
-from mitoray.scoring.plan import named, plan_slide, regions_of
-from mitoray.scoring.progress import RegionBar, Tally, slide_bar
-from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
-from mitoray.scoring.results import write_cohort, write_slide
+from mitoray.scoring.planning import plan_cohort
+from mitoray.scoring.progress import RegionBar, Tally
+from mitoray.scoring.reducing import reduce_cohort
+from mitoray.scoring.results import write_cohort
 from mitoray.scoring.run import CHECKPOINT, REGION_TABLES, SCORE_TABLES, Run
-from mitoray.scoring.schema import PLAN, SCORES, SLIDES
+from mitoray.scoring.schema import SCORES
 from mitoray.scoring.score import RegionReader, RegionScorer
 from mitoray.scoring.stages import Levels, SecondStage
 
@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0
-_GATHER_S: Final = 5.0
 
 
 def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool = True) -> pa.Table:
@@ -41,43 +40,15 @@ def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool
         return run.slides()
     run.write_record("running")
     started = time.perf_counter()
-    plans = _plan(run, progress)
+    plans = plan_cohort(run, progress)
     planned = time.perf_counter()
     _score(run, resources or Resources(), progress)
     scored = time.perf_counter()
-    slides = _reduce(run, plans, progress)
+    slides = reduce_cohort(run, plans, progress)
     write_cohort(run.folder, slides)
     seconds = {"plan": planned - started, "score": scored - planned, "reduce": time.perf_counter() - scored}
     run.finish(slides, duration_s={stage: round(value, 2) for stage, value in seconds.items()})
     return slides
-
-
-# ---- plan: one CPU task per slide
-
-
-def _plan(run: Run, progress: bool) -> dict[str, dict[str, Any]]:
-    """PLAN rows by slide, those of earlier attempts included; a slide that failed before is opened again."""
-    cohort = run.cohort
-    sizes = {"region_um": cohort.method.region_um, "halo_um": run.halo_um()}
-    known = run.plans()
-    to_plan = [row for row in cohort.rows if not row.error and known.get(row.slide_id, {}).get("status") != "planned"]
-    shared = ray.put((to_plan, cohort.storage_options))
-
-    def plan_one(batch: pa.Table) -> pa.Table:
-        rows, storage_options = ray.get(shared)
-        planned = plan_slide(rows[batch["index"][0].as_py()], **sizes, storage_options=storage_options)
-        return pa.Table.from_pylist([planned], schema=PLAN)
-
-    with _ray_data(), slide_bar("planning", len(to_plan), progress) as bar:
-        for tables in _gathered(_each(plan_one, len(to_plan))):
-            run.write_plan(pa.concat_tables(tables))
-            bar.update(len(tables))
-    plans = run.plans()
-    uris = {row.slide_id: row.uri for row in cohort.rows}
-    cut = run.region_counts()
-    new = [plan for slide_id, plan in plans.items() if plan["cores"] and slide_id not in cut]
-    run.write_regions([regions_of(plan, uris[plan["slide_id"]], **sizes) for plan in new])
-    return plans
 
 
 # ---- score: actors that hold the models
@@ -226,66 +197,6 @@ def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
         stop.set()
         thread.join()
         bar.close()
-
-
-# ---- reduce: one CPU task per slide, which reads only the score tables that hold its regions
-
-
-def _reduce(run: Run, plans: Mapping[str, Any], progress: bool) -> pa.Table:
-    """The SLIDES table, in the order of the manifest; each slide's own files are written by its task."""
-    with _ray_data():
-        # The tasks get what they need and no more: each its own slide's plan, and none the model, for whose sake they
-        # would have to import torch.
-        folder, method, files = run.folder, run.cohort.method, run.cohort.files
-        default, by_domain, calibrated = run.deciding.threshold, run.deciding.thresholds, run.calibrated
-        files_of, rows = run.files_by_slide(), run.cohort.rows
-        work = ray.put([ray.put((row, plans.get(row.slide_id, {}), files_of.get(row.slide_id, []))) for row in rows])
-
-        def reduce_one(batch: pa.Table) -> pa.Table:
-            index = batch["index"][0].as_py()
-            source, plan, tables = ray.get(ray.get(work)[index])
-            if source.error:
-                row = failed_slide(source, named(source.error))
-            elif plan["status"] != "planned":
-                row = failed_slide(source, plan["error"])
-            else:
-                threshold = method.threshold_for(source.domain, default, by_domain)
-                scores = slide_scores(folder, tables, source.slide_id)
-                result = reduce_slide(source, plan, scores, method, threshold, calibrated)
-                row = write_slide(folder, plan, result, files)
-            return pa.Table.from_pylist([row], schema=SLIDES).append_column("index", [[index]])
-
-        with slide_bar("counting", len(rows), progress) as bar:
-            done = []
-            for table in _each(reduce_one, len(rows)):
-                done.append(table)
-                bar.update(table.num_rows)
-    return pa.concat_tables(done).sort_by("index").drop(["index"])
-
-
-# ---- Ray Data
-
-
-def _each(function: Callable[[pa.Table], pa.Table], n: int) -> Iterator[pa.Table]:
-    """Tables that `function` gives for the one-row tables {index: 0}, …, {index: n - 1}, each in a task of its own."""
-    if not n:
-        return
-    blocks = [pa.table({"index": [index]}) for index in range(n)]
-    mapped = ray.data.from_arrow(blocks).map_batches(function, batch_size=None, batch_format="pyarrow", num_cpus=1)
-    yield from mapped.iter_batches(batch_size=None, batch_format="pyarrow")
-
-
-def _gathered(tables: Iterator[pa.Table]) -> Iterator[list[pa.Table]]:
-    """The tables in lists of what came within some seconds: few files, and little lost when a run is killed."""
-    gathered: list[pa.Table] = []
-    since = time.perf_counter()
-    for table in tables:
-        gathered.append(table)
-        if time.perf_counter() - since > _GATHER_S:
-            yield gathered
-            gathered, since = [], time.perf_counter()
-    if gathered:
-        yield gathered
 
 
 @contextmanager

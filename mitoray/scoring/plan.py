@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from mitoray.errors import SlideError
 from mitoray.scoring.manifest import ManifestRow
-from mitoray.scoring.schema import REGIONS
+from mitoray.scoring.schema import RECT, REGIONS
 from mitoray.slide import Rect, find_tissue, open_slide, options_for, plan_regions, redact
 
 log = logging.getLogger(__name__)
@@ -104,20 +104,23 @@ def _failed(row: ManifestRow, error: str) -> dict[str, Any]:
 
 
 def regions_of(plan: Mapping[str, Any], uri: str, *, region_um: float, halo_um: float) -> pa.Table:
-    """The REGIONS table of one planned slide; ids are `slide_id/number`, the same at every planning."""
-    halo_px = Grid.of(plan["mpp"], region_um, halo_um).halo_px
-    rows = [
-        {
-            "region_id": f"{plan['slide_id']}/{number:06d}",
-            "slide_id": plan["slide_id"],
-            "uri": redact(uri),
-            **core,
-            "halo_px": halo_px,
-            "mpp": plan["mpp"],
-        }
-        for number, core in enumerate(plan["cores"])
-    ]
-    return pa.Table.from_pylist(rows, schema=REGIONS)
+    """The REGIONS table of one planned slide; ids are `slide_id/number`, the same at every planning.
+
+    plan: of a PLAN row `slide_id`, `mpp` and `cores`, these as dicts or as an Arrow array of RECT.
+    """
+    cores = plan["cores"] if isinstance(plan["cores"], pa.StructArray) else pa.array(plan["cores"], RECT)
+    same = {
+        "slide_id": plan["slide_id"],
+        "uri": redact(uri),
+        "halo_px": Grid.of(plan["mpp"], region_um, halo_um).halo_px,
+        "mpp": plan["mpp"],
+    }
+    columns = {
+        "region_id": pa.array([f"{plan['slide_id']}/{number:06d}" for number in range(len(cores))], pa.string()),
+        **{name: pa.repeat(pa.scalar(value, REGIONS.field(name).type), len(cores)) for name, value in same.items()},
+        **dict(zip(RECT.names, cores.flatten(), strict=True)),
+    }
+    return pa.table({name: columns[name] for name in REGIONS.names}, schema=REGIONS)
 
 
 def core_rect(region: Mapping[str, Any]) -> Rect:

@@ -2,8 +2,8 @@
 
 import platform
 import subprocess
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,21 +18,18 @@ from mitoray.models import Bundle, Model, load_bundle, load_model
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
-from mitoray.scoring.schema import PLAN, REGIONS, SLIDES, conformed
+from mitoray.scoring.schema import SLIDES, conformed
 from mitoray.scoring.stages import Levels, check_stages, second_halo_um
+from mitoray.scoring.work import CHECKPOINT, PLANS, REGION_TABLES, SCORE_TABLES, Work
 from mitoray.slide import redact
 from mitoray.storage import Folder
 
+__all__ = ["ATTEMPTS", "CHECKPOINT", "PLANS", "RECORD", "REGION_TABLES", "SCORE_TABLES", "Run", "code_version"]
+
 RECORD: Final = "run.json"
-PLANS: Final = "work/plan"
-REGION_TABLES: Final = "work/regions"
-SCORE_TABLES: Final = "work/scores"
-CHECKPOINT: Final = "work/checkpoint"
 ATTEMPTS: Final = "work/attempts"
 
-_OUTCOME: Final = ["slide_id", "x_px", "y_px", "status"]
 _TOTALS: Final = ("n_regions", "n_failed_regions", "n_detections", "tissue_mm2", "unscored_mm2")
-_AGAIN: Final = "~"
 
 
 class Run:
@@ -51,6 +48,7 @@ class Run:
         self.bundle = bundle
         self.classifier = classifier
         self.folder = folder
+        self.work = Work(folder)
         self.identity = identity
         self.attempt = len(folder.names(ATTEMPTS, ".json")) + 1
         self._previous = previous
@@ -166,69 +164,19 @@ class Run:
         """The SLIDES table of a run that went to its end."""
         return conformed(self.folder.read_table(SLIDES_TABLE), SLIDES)
 
-    # ---- the plan
-
-    def plans(self) -> dict[str, dict[str, Any]]:
-        """The latest PLAN row of each slide that was planned."""
-        return {row["slide_id"]: row for table in self._tables(PLANS) for row in table.to_pylist()}
-
-    def write_plan(self, table: pa.Table) -> None:
-        """Keep the plans of some slides; they override earlier ones."""
-        self._add(PLANS, table.cast(PLAN))
+    # ---- the work
 
     def region_counts(self) -> Counter[str]:
         """Number of REGIONS rows of each slide."""
-        tables = self._tables(REGION_TABLES, ["slide_id"])
-        return Counter(slide_id for table in tables for slide_id in table["slide_id"].to_pylist())
-
-    def write_regions(self, tables: Sequence[pa.Table]) -> None:
-        """Keep the regions of newly planned slides."""
-        if tables:
-            self._add(REGION_TABLES, pa.concat_tables(tables))
-
-    # ---- the scores
+        return self.work.region_counts()
 
     def scored_counts(self) -> Counter[str]:
         """Number of regions of each slide whose rows are safely written."""
-        names = [name for name in self.folder.names(CHECKPOINT, ".parquet") if not name.endswith(".pending.parquet")]
-        ids = (region_id for table in self.folder.tables(names) for region_id in table["region_id"].to_pylist())
-        return Counter(region_id.rpartition("/")[0] for region_id in ids)
-
-    def files_by_slide(self) -> dict[str, list[str]]:
-        """Names of the score tables that hold regions of each slide."""
-        names = self.folder.names(SCORE_TABLES, ".parquet")
-        found: defaultdict[str, list[str]] = defaultdict(list)
-        for name, table in zip(names, self.folder.tables(names, ["slide_id"]), strict=True):
-            for slide_id in pc.unique(table["slide_id"]).to_pylist():
-                found[slide_id].append(name)
-        return dict(found)
+        return self.work.scored_counts()
 
     def queue_again(self) -> int:
         """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""
-        scores = [row for table in self._tables(SCORE_TABLES, _OUTCOME) for row in table.to_pylist()]
-        lost = {_place(row) for row in scores if row["status"] == "failed"}
-        lost -= {_place(row) for row in scores if row["status"] == "scored"}
-        regions = {_place(row): row for table in self._tables(REGION_TABLES) for row in table.to_pylist()}
-        again = [
-            {**region, "region_id": f"{region['region_id'].partition(_AGAIN)[0]}{_AGAIN}{self.attempt}"}
-            for place, region in regions.items()
-            if place in lost
-        ]
-        if again:
-            self._add(REGION_TABLES, pa.Table.from_pylist(again, schema=REGIONS))
-        return len(again)
-
-    def _add(self, subfolder: str, table: pa.Table) -> None:
-        """Write a table under the next number, never over one that is there."""
-        part = len(self.folder.names(subfolder, ".parquet"))
-        self.folder.write_table(f"{subfolder}/{part:06d}.parquet", table)
-
-    def _tables(self, subfolder: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-        return self.folder.tables(self.folder.names(subfolder, ".parquet"), columns)
-
-
-def _place(region: Mapping[str, Any]) -> tuple[str, int, int]:
-    return region["slide_id"], region["x_px"], region["y_px"]
+        return self.work.queue_again(self.attempt)
 
 
 def code_version() -> dict[str, str | None]:

@@ -27,17 +27,22 @@ def in_tasks(work: Callable[[Thing], Result], things: Sequence[Thing], num_cpus:
         return work(thing)
 
     task = ray.remote(num_cpus=num_cpus)(one)
-    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    most = max(1, int(cluster.get("CPU", 1) / num_cpus)) * _AHEAD
     running: list[Any] = []
     for thing in things:
-        if len(running) >= most:
+        # Asked each time, for clusters grow.
+        if len(running) >= max(1, int(cluster_cpus() / num_cpus)) * _AHEAD:
             ready, running = ray.wait(running)
             yield from ray.get(ready)
         running.append(task.remote(thing))
     while running:
         ready, running = ray.wait(running)
         yield from ray.get(ready)
+
+
+def cluster_cpus() -> float:
+    """CPUs of the Ray cluster that this process is connected to, at least 1."""
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1.0, cluster.get("CPU", 1.0))
 
 
 @contextmanager
