@@ -1,9 +1,15 @@
 """Layers that the small networks are made of, and their fusion for inference."""
 
+from typing import Final
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+_DEVIATIONS: Final = 10.0
+"""Standard deviations beyond its mean that an activation may reach. Figures are rare and far from the mean: at 8 some
+are cut off and their scores move by 0.03, above 12 the steps of 8 bits become coarse."""
 
 
 class ConvNorm(nn.Module):
@@ -14,6 +20,7 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(channels_in, channels_out, 3, stride, padding=1, bias=False)
         self.norm: nn.Module = nn.BatchNorm2d(channels_out)
         self.activate = activate
+        self.reach: torch.Tensor | None = None  # (channels_out,): what outputs reach, as far as the fused norm knew
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels_in, h, w) to (n, channels_out, ceil(h / stride), ceil(w / stride))."""
@@ -37,5 +44,11 @@ def fused(network: nn.Module) -> None:
     """Fold the batch norms of all `ConvNorm` into their convolutions, in place, for inference."""
     for module in list(network.eval().modules()):
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            module.reach = _reach(module.norm)
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
+
+
+def _reach(norm: nn.BatchNorm2d) -> torch.Tensor:
+    reach = norm.bias.detach() + _DEVIATIONS * norm.weight.detach().abs()
+    return reach.clamp(min=1e-3 * float(reach.max().clamp(min=1e-3)))

@@ -65,6 +65,7 @@ def test_fused_convolutions_give_the_heat_map_of_the_unfused(plain, images):
 
 def test_bfloat16_finds_what_float32_finds(shipped, images, monkeypatch):
     found = {}
+    monkeypatch.setattr(heatmap, "integer_network", lambda *network: None)
     for dtype in (torch.bfloat16, torch.float32):
         monkeypatch.setattr(heatmap, "inference_dtype", lambda device, dtype=dtype: dtype)
         detector = shipped.detector()
