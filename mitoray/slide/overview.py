@@ -38,7 +38,9 @@ def overview(
             log.warning("the overview falls back to level %d: %s", number - 1, exc)
         else:
             size = [max(1, round(edge / downsample)) for edge in (levels[0].width_px, levels[0].height_px)]
-            box = (0, 0, levels[number].width_px / factor, levels[number].height_px / factor)
+            # Of a level that is no multiple of the reduction, the last px are not there.
+            width, height = levels[number].width_px / factor, levels[number].height_px / factor
+            box = (0, 0, min(width, reduced.width), min(height, reduced.height))
             return np.asarray(reduced.resize((size[0], size[1]), FILTER, box=box))
     raise AssertionError("level 0 returns or raises")
 

@@ -189,3 +189,13 @@ def test_the_overview_of_a_slide_without_levels_is_as_before(tmp_path, reduction
     assert set(reductions) == {3}
     assert reduced.shape == averaged.shape
     assert np.abs(reduced - averaged).mean() < 1.5
+
+
+@pytest.mark.parametrize("size", [(1007, 1241), (505, 731), (65, 500)])
+def test_the_overview_of_a_slide_of_odd_size_is_whole(tmp_path, size):
+    path = str(write_tiff(tmp_path / "slide.tif", stained(*size), tile=(240, 240), photometric="rgb", **JPEG))
+    with open_slide(path) as slide, open_slide(path, reduced_decode=False) as whole:
+        for mpp in (1.0, 2.0, 4.0, 8.0, 16.0):
+            reduced, averaged = slide.thumbnail(mpp).astype(int), whole.thumbnail(mpp).astype(int)
+            assert reduced.shape == averaged.shape
+            assert np.abs(reduced - averaged).mean() < 6
