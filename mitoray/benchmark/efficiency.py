@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
@@ -25,19 +26,23 @@ SLIDE_MM2: Final = 165.0
 
 
 def efficiency(
-    manifest: Sequence[ManifestRow], model: str, folder: Path, name: str, hourly_price: float | None
+    manifest: Sequence[ManifestRow], model: str, folder: Path, name: str, hourly_price: float | None, times: int = 1
 ) -> list[Row]:
-    """Scores the cohort on the Ray that this process is connected to, then measures its parts alone. CPU only."""
+    """Scores the cohort on the Ray that this process is connected to, then measures its parts alone. CPU only.
+
+    Each slide is scored `times` times, under as many names, so that how a run begins and ends weighs little.
+    """
     output = fresh(folder, f"run-{name}")
     method = Method()
-    run = Run.claim(Cohort(list(manifest), model, str(output), method))
+    rows = [replace(row, slide_id=f"{row.slide_id}-{number}") for number in range(times) for row in manifest]
+    run = Run.claim(Cohort(rows, model, str(output), method))
     slides = score_cohort(run, Resources(), progress=False)
     if failed := [row["slide_id"] for row in slides.to_pylist() if row["status"] != "scored"]:
         raise ValueError(f"{failed[0]} was not scored whole: see {output / 'slides.csv'}")
     tally = json.loads(sorted((output / ATTEMPTS).glob("*.json"))[-1].read_text())
     regions = pq.read_table(output / REGION_TABLES).to_pylist()
     cores = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-    parts = together(regions, manifest, model, method.reduced_decode, cores)
+    parts = together(regions, rows, model, method.reduced_decode, cores)
     decode = sum(part.decode_s_per_mm2 for part in parts) / len(parts)
     detect = sum(part.detect_s_per_mm2 for part in parts) / len(parts)
     return _rows(f"pipeline, {name}", tally, regions, cores, decode, detect, hourly_price)

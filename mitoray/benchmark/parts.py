@@ -6,11 +6,15 @@ from typing import Final
 
 from mitoray.benchmark.efficiency import efficiency
 from mitoray.benchmark.material import Material
+from mitoray.benchmark.planning import planning
 from mitoray.benchmark.reading import reading
 from mitoray.benchmark.remote import remote
 from mitoray.benchmark.rows import Row
 from mitoray.benchmark.scaling import scaling
 from mitoray.scoring.tasks import ray_for_job
+
+TIMES: Final = 6
+"""Times that each slide goes through the pipeline."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,9 @@ def _pipeline(material: Material, settings: Settings) -> list[Row]:
         return [
             row
             for name, manifest in material.cohorts.items()
-            for row in efficiency(manifest, settings.model, material.folder, name, settings.hourly_price)
+            for row in efficiency(
+                manifest, settings.model, material.folder, name, settings.hourly_price, 1 if settings.quick else TIMES
+            )
         ]
 
 
@@ -45,9 +51,14 @@ def _scaling(material: Material, settings: Settings) -> list[Row]:
     return scaling(next(iter(material.cohorts.values())), material.folder, nodes)
 
 
+def _planning(material: Material, settings: Settings) -> list[Row]:
+    return planning(material.folder, settings.quick)
+
+
 PARTS: Final[dict[str, Callable[[Material, Settings], list[Row]]]] = {
     "reading": _reading,
     "remote": _remote,
     "pipeline": _pipeline,
     "scaling": _scaling,
+    "planning": _planning,
 }

@@ -21,7 +21,8 @@ _CONTEXT: Final = 28
 """No pixel further than this many cells from a cell reaches it, in whole steps of the coarsest stride."""
 
 _BAND_PX: Final = {"cpu": 5 * 2**20, "cuda": 2**26}
-"""Pixels in one forward pass: about 0.3 GiB of float32 activations on a CPU, 3 GiB of float16 on a GPU."""
+"""Pixels in one forward pass: about 0.3 GiB of float32 activations on a CPU, 3 GiB of float16 on a GPU. On a CPU more
+go into one where activations are smaller, since what bands must see of each other is computed twice."""
 
 
 class HeatmapNet(nn.Module):
@@ -154,13 +155,13 @@ class HeatmapDetector:
         checked_images(images, threshold)
         if len(images) == 0:
             return []
-        size = max(1, _BAND_PX[self.device.type] // (images.shape[2] * images.shape[3]))
+        size = max(1, self._band_px // (images.shape[2] * images.shape[3]))
         return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
 
     def heatmap(self, images: torch.Tensor) -> torch.Tensor:
         """Scores in [0, 1], float32 (n, ceil(h / stride), ceil(w / stride)), of images uint8 (n, 3, h, w)."""
         stride, n, (height, width) = self._stride_px, len(images), images.shape[2:]
-        pixels = _BAND_PX[self.device.type] // n
+        pixels = self._band_px // n
         with torch.inference_mode():
             rows = [
                 self._logits(images[:, :, band.start : band.stop])[
@@ -169,6 +170,13 @@ class HeatmapDetector:
                 for band in bands(height, width, pixels, _COARSEST_STRIDE * stride, _CONTEXT * stride)
             ]
             return torch.cat(rows, dim=1).sigmoid_()
+
+    @property
+    def _band_px(self) -> int:
+        pixels = _BAND_PX[self.device.type]
+        if self.device.type == "cuda":
+            return pixels
+        return pixels * 4 // (1 if isinstance(self._network, IntegerHeatmapNet) else self._dtype.itemsize)
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         of_integers = isinstance(self._network, IntegerHeatmapNet)
