@@ -5,6 +5,7 @@ real Ray. Between plan and reduce the score tables are written as the scoring ac
 its own, in which nothing ran before but Ray's start and an empty task.
 """
 
+import logging
 import math
 import os
 import threading
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
@@ -116,7 +116,9 @@ def claimed(output: Path, n_slides: int) -> Run:
 @contextmanager
 def _ray() -> Iterator[None]:
     """A Ray here, warm: what its first task loads is no growth with the cohort."""
-    ray.init("local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(
+        "local", num_cpus=os.cpu_count(), include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+    )
     try:
         for _ in in_tasks(abs, [1]):
             pass
@@ -127,14 +129,13 @@ def _ray() -> Iterator[None]:
 
 def _watched(name: str, work: Callable[[], Any]) -> tuple[Step, Any]:
     """What a piece of work took, and gave."""
-    process = psutil.Process()
-    before = peak = process.memory_info().rss
+    before = peak = _resident_bytes()
     stop = threading.Event()
 
     def look() -> None:
         nonlocal peak
         while not stop.wait(_LOOK_S):
-            peak = max(peak, process.memory_info().rss)
+            peak = max(peak, _resident_bytes())
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -145,8 +146,12 @@ def _watched(name: str, work: Callable[[], Any]) -> tuple[Step, Any]:
         seconds = time.perf_counter() - started
         stop.set()
         thread.join()
-    peak = max(peak, process.memory_info().rss)
+    peak = max(peak, _resident_bytes())
     return Step(name, seconds, (peak - before) / 1e6), given
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 # ---- what is planned and reduced
