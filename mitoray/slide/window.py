@@ -117,9 +117,7 @@ def plan_window(levels: Sequence[Level], slide_mpp: float, rect: Rect, mpp: floa
     wanted = mpp / slide_mpp
     number = max(i for i, level in enumerate(levels) if i == 0 or level.downsample <= wanted * (1 + SAME_RESOLUTION))
     level = levels[number]
-    reduction = 0
-    while reduction < level.halvings and level.downsample * 2 ** (reduction + 1) <= wanted * (1 + SAME_RESOLUTION):
-        reduction += 1
+    reduction = _halvings(level, wanted, rect)
     downsample = level.downsample * 2**reduction
     left, top = rect.x_px / downsample, rect.y_px / downsample
     width, height = rect.width_px / downsample, rect.height_px / downsample
@@ -134,6 +132,21 @@ def plan_window(levels: Sequence[Level], slide_mpp: float, rect: Rect, mpp: floa
     x1, y1 = math.ceil(left + width + margin), math.ceil(top + height + margin)
     box = (left - x0, top - y0, left - x0 + width, top - y0 + height)
     return Window(*tiles, x0, y0, x1 - x0, y1 - y0, box, shape)
+
+
+def _halvings(level: Level, wanted: float, rect: Rect) -> int:
+    """How often decoding halves the level's tiles for `wanted` level-0 px per px.
+
+    Not at all where that would give the wanted px themselves, but not where `rect` begins: they would stand up to half
+    a px beside their place, which a coarser level of the slide could not help.
+    """
+    reduction = 0
+    while reduction < level.halvings and level.downsample * 2 ** (reduction + 1) <= wanted * (1 + SAME_RESOLUTION):
+        reduction += 1
+    downsample = level.downsample * 2**reduction
+    as_it_is = abs(wanted / downsample - 1) <= SAME_RESOLUTION
+    begins_there = rect.x_px % downsample == 0 and rect.y_px % downsample == 0
+    return 0 if as_it_is and not begins_there else reduction
 
 
 @dataclass(frozen=True, slots=True)
