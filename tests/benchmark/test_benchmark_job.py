@@ -27,6 +27,14 @@ def slide(request, tmp_path_factory):
     return request.param, manifest["uri"][0].as_py()
 
 
+@pytest.fixture(scope="module")
+def jpeg(tmp_path_factory):
+    """A slide for tests in which its codec does not matter."""
+    folder = tmp_path_factory.mktemp("jpeg")
+    manifest, _ = draw_cohort(folder, n_slides=1, seed=8, width_px=800, height_px=700, domains=["phantom-breast-a"])
+    return manifest["uri"][0].as_py()
+
+
 def job(*words, folder):
     command = [sys.executable, str(ROOT / "jobs/benchmark.py"), "--folder", str(folder / "work"), *words]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
@@ -67,20 +75,20 @@ def test_a_region_takes_few_requests(slide):
     assert rows["mitoray"].beside == "one request per tile"
 
 
-def test_a_part_that_fails_is_named_and_the_others_go_on(slide, tmp_path):
+def test_a_part_that_fails_is_named_and_the_others_go_on(jpeg, tmp_path):
     broken = tmp_path / "broken.svs"
-    broken.write_bytes(Path(slide[1]).read_bytes()[:5000])
+    broken.write_bytes(Path(jpeg).read_bytes()[:5000])
     done = job("--parts", "reading", "remote", "--slides", str(broken), "--rounds", "1", folder=tmp_path)
     assert done.returncode == 3, done.stderr
     assert "failed: reading: TruncatedSlide" in done.stderr
     assert set(json.loads((tmp_path / "benchmark.json").read_text())["failed"]) == {"reading", "remote"}
 
 
-def test_what_is_measured_is_printed_and_kept(slide, tmp_path):
-    done = job("--parts", "remote", "--slides", slide[1], "--rounds", "1", "--output", "out.json", folder=tmp_path)
+def test_what_is_measured_is_printed_and_kept(jpeg, tmp_path):
+    done = job("--parts", "remote", "--slides", jpeg, "--rounds", "1", "--output", "out.json", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "out.json").read_text())
-    assert Path(slide[1]).name in record["material"]
+    assert Path(jpeg).name in record["material"]
     assert record["version"]["mitoray"]
     for row in record["rows"]:
         assert row["what"] in done.stdout
@@ -90,7 +98,6 @@ def test_bad_options_start_nothing(tmp_path):
     missing = job("--slides", "nowhere.svs", folder=tmp_path)
     assert missing.returncode == 2
     assert "nowhere.svs is no file" in missing.stderr
-    assert job("--parts", "everything", folder=tmp_path).returncode == 2
     assert not (tmp_path / "benchmark.json").exists()
 
 
