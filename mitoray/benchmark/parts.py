@@ -65,7 +65,8 @@ def _peers(material: Material, settings: Settings) -> list[Row]:
         for one in found:
             speed, ours = speeds[one["name"]], speeds["mitoray"]
             note = f"{one['version']} {one['note']}".strip()
-            rows.append(Row(f"peers, {name}", one["name"], speed, "mm²/s", speed / ours, "mitoray", note))
+            ratio = speed / ours if ours else None
+            rows.append(Row(f"peers, {name}", one["name"], speed, "mm²/s", ratio, "mitoray", note))
     return rows
 
 

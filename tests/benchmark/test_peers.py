@@ -73,6 +73,7 @@ def test_actors_share_a_slides_regions_evenly():
     assert sorted(sum(region["width_px"] for region in share) for share in dealt) == [1600, 1664]
 
 
+@pytest.mark.slow
 def test_mitoray_is_measured_with_both_networks_and_a_peer_that_cannot_be_installed_says_why(
     slide, tmp_path, empty_index
 ):
