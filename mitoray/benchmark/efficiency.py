@@ -18,7 +18,8 @@ from mitoray.scoring.config import Cohort, Method, Resources
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.plan import core_rect
-from mitoray.scoring.run import ATTEMPTS, REGION_TABLES, Run
+from mitoray.scoring.run import ATTEMPTS, Run
+from mitoray.scoring.work import REGION_TABLES
 from mitoray.slide.regions import read_share
 
 SLIDE_MM2: Final = 165.0
@@ -102,9 +103,7 @@ def together(
     try:
         with context.Pool(cores, initializer=_share, initargs=(barrier,)) as pool:
             shares = [regions[number::cores] or regions[:1] for number in range(cores)]
-            return pool.map(
-                _alone, [(share, list(manifest), model, reduced_decode, 1) for share in shares], chunksize=1
-            )
+            return pool.starmap(_alone, [(share, manifest, model, reduced_decode) for share in shares], chunksize=1)
     finally:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
@@ -118,8 +117,10 @@ def _share(barrier: Any) -> None:
     _barrier = barrier
 
 
-def _alone(work: tuple[Sequence[Mapping[str, Any]], Sequence[ManifestRow], str, bool, int]) -> Alone:
-    return alone(work, _barrier)
+def _alone(
+    regions: Sequence[Mapping[str, Any]], manifest: Sequence[ManifestRow], model: str, reduced_decode: bool
+) -> Alone:
+    return alone(regions, manifest, model, reduced_decode, _barrier)
 
 
 def fresh(folder: Path, name: str) -> Path:

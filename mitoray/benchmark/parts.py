@@ -6,7 +6,7 @@ from typing import Final
 
 from mitoray.benchmark.efficiency import efficiency
 from mitoray.benchmark.material import Material
-from mitoray.benchmark.peers import peers
+from mitoray.benchmark.peers import drawn, peers
 from mitoray.benchmark.planning import planning
 from mitoray.benchmark.reading import reading
 from mitoray.benchmark.remote import remote
@@ -60,7 +60,9 @@ def _peers(material: Material, settings: Settings) -> list[Row]:
     """mm² per second of tissue, as each tool finds it; a tool that could not run is a row of 0 with the reason."""
     rows = []
     for name, manifest in material.cohorts.items():
-        found = peers(manifest[0].uri, material.folder / "peers", model=settings.model, rounds=min(3, settings.rounds))
+        folder = material.folder / "peers"
+        slide = manifest[0].uri if material.slides or settings.quick else drawn(folder, name)
+        found = peers(slide, folder, model=settings.model, rounds=min(3, settings.rounds))
         speeds = {one["name"]: one["mm2"] / one["seconds"] if one["seconds"] else 0.0 for one in found}
         for one in found:
             speed, ours = speeds[one["name"]], speeds["mitoray"]

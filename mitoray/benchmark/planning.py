@@ -30,9 +30,10 @@ from mitoray.scoring.config import Cohort, Method
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.planning import plan_cohort
 from mitoray.scoring.reducing import reduce_cohort
-from mitoray.scoring.run import CHECKPOINT, REGION_TABLES, SCORE_TABLES, Run
+from mitoray.scoring.run import Run
 from mitoray.scoring.schema import CANDIDATE, SCORES
 from mitoray.scoring.tasks import in_tasks
+from mitoray.scoring.work import CHECKPOINT, REGION_TABLES, SCORE_TABLES
 
 COHORTS: Final = ((4, 25), (100, 100), (100, 1024), (1133, 100))
 """Slides, and regions of each; 1,133 is the number of slides of TCGA-BRCA."""
@@ -72,7 +73,7 @@ def _rows(folder: Path, n_slides: int, n_each: int) -> list[Row]:
     rows = []
     for step in (*planned, *_alone(reduce_alone, output, n_slides)):
         what = f"{step.name}, {n_regions:,} regions, {n_slides:,} slides"
-        rows.append(Row("planning", what, step.seconds, "s", note=f"memory of the driver + {step.growth_mb:.0f} MB"))
+        rows.append(Row("planning", what, step.seconds, "s"))
         rows.append(Row("planning", f"{what}: memory of the driver", step.growth_mb, "MB more"))
     return rows
 
@@ -104,7 +105,7 @@ def reduce_alone(output: Path, n_slides: int) -> list[Step]:
 
 
 def _n_open(run: Run) -> int:
-    return (run.region_counts() - run.scored_counts()).total()
+    return (run.work.region_counts() - run.work.scored_counts()).total()
 
 
 def claimed(output: Path, n_slides: int) -> Run:

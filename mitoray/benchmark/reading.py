@@ -6,16 +6,14 @@ Every reader has the whole slide to read. Compressed bytes come from the page ca
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import imagecodecs
 import numpy as np
-import tifffile
 
+from mitoray.benchmark.bare import codec_name, decode_bare
 from mitoray.benchmark.rounds import in_turn
 from mitoray.benchmark.rows import Row, beside
 from mitoray.slide import Rect, open_slide
-from mitoray.slide.tiles import JPEG, JPEG2000
 
 REGION_PX: Final = 4096
 WINDOW_PX: Final = 512
@@ -33,7 +31,7 @@ def reading(path: str, rounds: int) -> list[Row]:
     codec, name, megabytes = _codec(path)
     whole = {
         name: codec,
-        "mitoray, regions": lambda: _regions(path, 1),
+        "mitoray, regions": lambda: _regions(path),
         "mitoray, windows": lambda: _windows_ours(path),
     }
     seconds = in_turn(whole | _others(path), rounds)
@@ -58,40 +56,22 @@ def _mpp(path: str) -> float | None:
 
 def _codec(path: str) -> tuple[Work, str, float]:
     """Decoding each native tile once from memory, with the codec alone; its name, and the compressed MB."""
-    with tifffile.TiffFile(path) as tiff:
-        page: Any = tiff.series[0].levels[0].pages[0]
-        spans = [(o, n) for o, n in zip(page.dataoffsets, page.databytecounts, strict=True) if n]
-        tiles = []
-        for offset, count in spans:
-            tiff.filehandle.seek(offset)
-            tiles.append(tiff.filehandle.read(count))
-        compression, tables, photometric = int(page.compression), page.jpegtables, int(page.photometric)
-        jfif = bool(page.is_jfif)
-    megabytes = sum(map(len, tiles)) / 1e6
-    if compression in JPEG2000:
+    with open_slide(path, mpp=_mpp(path)) as slide:
+        whole = slide.fetch_region(Rect(0, 0, slide.width_px, slide.height_px), slide.mpp)
 
-        def jpeg2000() -> None:
-            for tile in tiles:
-                imagecodecs.jpeg2k_decode(tile)
+    def decode_all() -> None:
+        for data in whole.tiles:
+            decode_bare(data, whole)
 
-        return jpeg2000, "OpenJPEG alone", megabytes
-    if compression != JPEG:
-        raise ValueError(f"{path}: tiles of compression {compression}; JPEG and JPEG2000 are measured")
-    colour, out_colour = tifffile.tifffile.jpeg_decode_colorspace(photometric, 1, (), jfif)
-
-    def jpeg() -> None:
-        for tile in tiles:
-            imagecodecs.jpeg8_decode(tile, tables=tables, colorspace=colour, outcolorspace=out_colour)
-
-    return jpeg, "libjpeg-turbo alone", megabytes
+    return decode_all, codec_name(whole), sum(map(len, whole.tiles)) / 1e6
 
 
-def _regions(path: str, scale: float) -> None:
+def _regions(path: str) -> None:
     with open_slide(path, mpp=_mpp(path)) as slide:
         for y in range(0, slide.height_px, REGION_PX):
             for x in range(0, slide.width_px, REGION_PX):
                 width, height = min(REGION_PX, slide.width_px - x), min(REGION_PX, slide.height_px - y)
-                slide.read_region(Rect(x, y, width, height), slide.mpp * scale)
+                slide.read_region(Rect(x, y, width, height), slide.mpp)
 
 
 def _halved(path: str, reduced: bool) -> None:

@@ -22,7 +22,8 @@ from mitoray.report.record_facts import record_groups, shown_cards
 from mitoray.report.slide_columns import columns_of, facts_of
 from mitoray.scoring.config import Method
 from mitoray.scoring.results import SLIDES_TABLE
-from mitoray.scoring.run import PLANS, RECORD
+from mitoray.scoring.run import RECORD
+from mitoray.scoring.work import PLANS
 from mitoray.storage import Folder
 
 REPORT: Final = "report.html"

@@ -19,10 +19,11 @@ from mitoray.scoring.planning import plan_cohort
 from mitoray.scoring.progress import RegionBar, Tally
 from mitoray.scoring.reducing import reduce_cohort
 from mitoray.scoring.results import write_cohort
-from mitoray.scoring.run import CHECKPOINT, REGION_TABLES, SCORE_TABLES, Run
+from mitoray.scoring.run import Run
 from mitoray.scoring.schema import SCORES
 from mitoray.scoring.score import RegionReader, RegionScorer
 from mitoray.scoring.stages import Levels, SecondStage
+from mitoray.scoring.work import CHECKPOINT, REGION_TABLES, SCORE_TABLES
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ class FetchActor:
     """Fetches regions' compressed tiles for actors elsewhere."""
 
     def __init__(self, cohort: Cohort, mpp: float) -> None:
-        how = cohort.method.reduced_decode
-        self._reader = RegionReader(cohort.rows, mpp, cohort.storage_options, 0, how)
+        self._reader = RegionReader(cohort.rows, mpp, cohort.storage_options, 0, cohort.method.reduced_decode)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """The same REGIONS rows with their `tiles`; null where they could not be had: the scorer finds out why."""
@@ -113,8 +113,8 @@ class FetchActor:
 def _score(run: Run, resources: Resources, progress: bool) -> None:
     """Score what is not scored yet. Ray Data's checkpoint knows what is: one row per region_id, written whole."""
     if run.status == "incomplete":
-        log.info("Trying again %d regions that could not be scored before", run.queue_again())
-    to_do, done = run.region_counts(), run.scored_counts()
+        log.info("Trying again %d regions that could not be scored before", run.work.queue_again(run.attempt))
+    to_do, done = run.work.region_counts(), run.work.scored_counts()
     n_open = sum((to_do - done).values())
     if not n_open:
         return

@@ -20,11 +20,9 @@ from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
 from mitoray.scoring.schema import SLIDES, conformed
 from mitoray.scoring.stages import Levels, check_stages, second_halo_um
-from mitoray.scoring.work import CHECKPOINT, PLANS, REGION_TABLES, SCORE_TABLES, Work
+from mitoray.scoring.work import Work
 from mitoray.slide import redact
 from mitoray.storage import Folder
-
-__all__ = ["ATTEMPTS", "CHECKPOINT", "PLANS", "RECORD", "REGION_TABLES", "SCORE_TABLES", "Run", "code_version"]
 
 RECORD: Final = "run.json"
 ATTEMPTS: Final = "work/attempts"
@@ -163,20 +161,6 @@ class Run:
     def slides(self) -> pa.Table:
         """The SLIDES table of a run that went to its end."""
         return conformed(self.folder.read_table(SLIDES_TABLE), SLIDES)
-
-    # ---- the work
-
-    def region_counts(self) -> Counter[str]:
-        """Number of REGIONS rows of each slide."""
-        return self.work.region_counts()
-
-    def scored_counts(self) -> Counter[str]:
-        """Number of regions of each slide whose rows are safely written."""
-        return self.work.scored_counts()
-
-    def queue_again(self) -> int:
-        """Queue, under new ids, the regions that an attempt run to its end could not score; returns their number."""
-        return self.work.queue_again(self.attempt)
 
 
 def code_version() -> dict[str, str | None]:

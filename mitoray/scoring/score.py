@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -42,7 +43,7 @@ class RegionReader:
         self._sources = {row.slide_id: row for row in slides}
         self._mpp = mpp
         self._storage_options = storage_options
-        self._how: Any = {"tile_cache_bytes": tile_cache_bytes, "reduced_decode": reduced_decode}
+        self._opened = partial(open_slide, tile_cache_bytes=tile_cache_bytes, reduced_decode=reduced_decode)
         self._open: LRUCache[str, Slide] = LRUCache(OPEN_SLIDES)
         self._lock = threading.Lock()
 
@@ -68,7 +69,7 @@ class RegionReader:
             if slide is None:
                 source = self._sources[region["slide_id"]]
                 options = options_for(source.uri, self._storage_options)
-                slide = open_slide(source.uri, options, source.mpp, **self._how)
+                slide = self._opened(source.uri, options, source.mpp)
                 self._open[region["slide_id"]] = slide
             return slide
 

@@ -15,8 +15,9 @@ from mitoray.scoring.plan import named, plan_slide
 from mitoray.scoring.reduce import failed_slide, reduce_slide
 from mitoray.scoring.results import write_cohort
 from mitoray.scoring.results import write_slide as write_results
-from mitoray.scoring.run import PLANS, RECORD
+from mitoray.scoring.run import RECORD
 from mitoray.scoring.schema import PLAN, SCORES, SLIDES
+from mitoray.scoring.work import PLANS
 from mitoray.storage import Folder
 
 
