@@ -13,6 +13,7 @@ from mitoray.models import load_model
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import core_rect
 from mitoray.slide import RegionBytes, open_slide
+from mitoray.slide.tiles import tile_memory
 
 IMAGE_UM = 1024.0
 """Side of the images that the network sees alone: just over 1 mm²."""
@@ -51,10 +52,11 @@ def alone(
         for index, data in zip(fetched.indices, fetched.tiles, strict=True):
             tiles[region["slide_id"], index] = data, fetched
         mm2 += region["width_px"] * region["height_px"] * region["mpp"] ** 2 / 1e6
+    memory = tile_memory(fetched.tile_format)
     barrier.wait()
     started = time.perf_counter()
     for data, fetched in tiles.values():
-        decode_bare(data, fetched)
+        decode_bare(data, fetched, memory)
     decode_s = time.perf_counter() - started
     batch = torch.tensor(image).permute(2, 0, 1)[None]
     detector.detect(batch, bundle.threshold)

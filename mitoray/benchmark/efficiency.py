@@ -31,7 +31,8 @@ def efficiency(
 ) -> list[Row]:
     """Scores the cohort on the Ray that this process is connected to, then measures its parts alone. CPU only.
 
-    Each slide is scored `times` times, under as many names, so that how a run begins and ends weighs little.
+    Each slide is scored `times` times, under as many names, so that how a run ends weighs little. What happens before
+    all actors are ready is not counted.
     """
     output = fresh(folder, f"run-{name}")
     method = Method()
@@ -58,7 +59,7 @@ def _rows(
     detect: float,
     hourly_price: float | None,
 ) -> list[Row]:
-    seconds, mm2, wall = tally["seconds"], tally["mm2"], tally["wall_s"]
+    seconds, mm2, wall = tally["seconds"], tally["steady_mm2"], tally["steady_s"]
     speed, best, on_arrays = mm2 / wall, cores / (decode + detect), cores / detect
     share = read_share([core_rect(region) for region in regions], regions[0]["halo_px"])
     rows = [
@@ -75,10 +76,13 @@ def _rows(
             part, "of the roofline", speed / best, "", speed / best, "decoding + network", "1 is the most there can be"
         ),
         Row(part, "of the network on arrays", speed / on_arrays, "", speed / on_arrays, "network alone"),
-        Row(part, "network busy", seconds["detect"] / (tally["n_actors"] * wall), "of the actors' time"),
+        Row(part, "network busy", seconds["detect"] / (tally["n_actors"] * tally["wall_s"]), "of the actors' time"),
         Row(part, "read besides tissue", share - 1, "of its px", note="halos, where regions overlap"),
     ]
-    rows += [Row(part, f"stage: {stage}", value / mm2, "s/mm² of one core") for stage, value in sorted(seconds.items())]
+    rows += [
+        Row(part, f"stage: {stage}", value / tally["mm2"], "s/mm² of one core")
+        for stage, value in sorted(seconds.items())
+    ]
     slide_s = wall / mm2 * SLIDE_MM2
     rows.append(
         Row(part, f"a slide of {SLIDE_MM2:g} mm²", slide_s, "s", note="tissue of a slide of TCGA-BRCA, on average")

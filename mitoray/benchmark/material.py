@@ -12,6 +12,8 @@ from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_mani
 CODECS: Final = {"JPEG": "phantom-breast-a", "JPEG2000": "phantom-sarcoma-a"}
 """Phantom domains whose scanners write each codec."""
 SEED: Final = 710_000
+SIDE_PX: Final = 8192
+"""Of phantoms; at 0.25 µm/px one region of 2048 µm, as large slides are mostly cut into."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Material:
         return {codec: self._drawn(codec, domain) for codec, domain in CODECS.items()}
 
     def _drawn(self, codec: str, domain: str) -> list[ManifestRow]:
-        n_slides, side_px = (2, 1600) if self.quick else (8, 6000)
+        n_slides, side_px = (2, 1600) if self.quick else (4, SIDE_PX)
         folder = self.folder / f"{codec.lower()}-{n_slides}-{side_px}"
         manifest = folder / "manifest.csv"
         if not manifest.exists():

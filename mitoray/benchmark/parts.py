@@ -14,7 +14,7 @@ from mitoray.benchmark.rows import Row
 from mitoray.benchmark.scaling import scaling
 from mitoray.scoring.tasks import ray_for_job
 
-TIMES: Final = 6
+TIMES: Final = 12
 """Times that each slide goes through the pipeline."""
 
 

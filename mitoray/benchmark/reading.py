@@ -14,6 +14,7 @@ from mitoray.benchmark.bare import codec_name, decode_bare
 from mitoray.benchmark.rounds import in_turn
 from mitoray.benchmark.rows import Row, beside
 from mitoray.slide import Rect, open_slide
+from mitoray.slide.tiles import tile_memory
 
 REGION_PX: Final = 4096
 WINDOW_PX: Final = 512
@@ -28,9 +29,10 @@ def reading(path: str, rounds: int) -> list[Row]:
     with open_slide(path, mpp=_mpp(path)) as slide:
         mpx = slide.width_px * slide.height_px / 1e6
     part = f"reading {Path(path).name}"
-    codec, name, megabytes = _codec(path)
+    codec, kept, name, megabytes = _codec(path)
     whole = {
         name: codec,
+        f"{name}, px kept": kept,
         "mitoray, regions": lambda: _regions(path),
         "mitoray, windows": lambda: _windows_ours(path),
     }
@@ -54,16 +56,26 @@ def _mpp(path: str) -> float | None:
     return None
 
 
-def _codec(path: str) -> tuple[Work, str, float]:
-    """Decoding each native tile once from memory, with the codec alone; its name, and the compressed MB."""
+def _codec(path: str) -> tuple[Work, Work, str, float]:
+    """Decoding each native tile once from memory, with the codec alone, without and with keeping the px.
+
+    Also the codec's name, and the compressed MB.
+    """
     with open_slide(path, mpp=_mpp(path)) as slide:
         whole = slide.fetch_region(Rect(0, 0, slide.width_px, slide.height_px), slide.mpp)
 
     def decode_all() -> None:
+        memory = tile_memory(whole.tile_format)
         for data in whole.tiles:
-            decode_bare(data, whole)
+            decode_bare(data, whole, memory)
 
-    return decode_all, codec_name(whole), sum(map(len, whole.tiles)) / 1e6
+    def keep_all() -> None:
+        kept = []
+        for data in whole.tiles:
+            kept.append(tile_memory(whole.tile_format))
+            decode_bare(data, whole, kept[-1])
+
+    return decode_all, keep_all, codec_name(whole), sum(map(len, whole.tiles)) / 1e6
 
 
 def _regions(path: str) -> None:

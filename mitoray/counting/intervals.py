@@ -10,8 +10,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.signal import fftconvolve
-from scipy.stats import chi2
+from scipy.special import gammainccinv, gammaincinv
 
 from mitoray.errors import BadOption
 
@@ -84,8 +83,8 @@ def sampling_interval(
         if not (np.isfinite(area) and area > 0):
             raise BadOption(f"{name} must be a positive number of mm², not {area}")
     tail, scale = _tail(level), 1.0 if per_mm2 is None else per_mm2 / counted_mm2
-    low = float(chi2.ppf(tail, 2 * count)) / 2 if count else 0.0
-    high = float(chi2.isf(tail, 2 * count + 2)) / 2
+    low = float(gammaincinv(count, tail)) if count else 0.0
+    high = float(gammainccinv(count + 1, tail))
     return CountInterval(low * scale, high * scale, count * scale, level)
 
 
@@ -98,5 +97,7 @@ def _tail(level: float) -> float:
 def _convolved(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
     if min(len(a), len(b)) < _LONG:
         return np.convolve(a, b)
+    from scipy.signal import fftconvolve  # a second to import, in each worker, for the few slides with so many
+
     product: NDArray[np.float64] = np.maximum(fftconvolve(a, b), 0.0)
     return product

@@ -3,13 +3,12 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torchvision import models
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.classifier import Classifier, Verdicts, checked_patches
@@ -124,21 +123,21 @@ class _SmallEncoder(nn.Module):
         return torch.cat([x.mean((2, 3)), middle.mean((2, 3))], dim=1)
 
 
-def _of_torchvision(
-    build: Callable[..., Any], head: str, features: int, patch_px: int = 64, subtypes: bool = True
-) -> ClassifierNet:
+def _of_torchvision(name: str, head: str, features: int, patch_px: int = 64, subtypes: bool = True) -> ClassifierNet:
     """One of torchvision's networks, not pretrained, without its layer `head`: it ends in a global average pooling."""
-    encoder: nn.Module = build(weights=None)
+    from torchvision.models import get_model  # takes seconds to import, which most runs need not wait for
+
+    encoder: nn.Module = get_model(name, weights=None)
     setattr(encoder, head, nn.Identity())
     return ClassifierNet(encoder, features, patch_px, subtypes)
 
 
 CLASSIFIERS: Final[dict[str, Callable[..., ClassifierNet]]] = {
     "mitoray-c": mitoray_c,
-    "resnet18": partial(_of_torchvision, models.resnet18, "fc", 512),
-    "resnet50": partial(_of_torchvision, models.resnet50, "fc", 2048),
-    "densenet201": partial(_of_torchvision, models.densenet201, "classifier", 1920),
-    "efficientnet_b4": partial(_of_torchvision, models.efficientnet_b4, "classifier", 1792),
+    "resnet18": partial(_of_torchvision, "resnet18", "fc", 512),
+    "resnet50": partial(_of_torchvision, "resnet50", "fc", 2048),
+    "densenet201": partial(_of_torchvision, "densenet201", "classifier", 1920),
+    "efficientnet_b4": partial(_of_torchvision, "efficientnet_b4", "classifier", 1792),
 }
 """How to build each without weights, from a bundle's settings as keywords."""
 

@@ -6,9 +6,14 @@ import torch
 
 from mitoray.errors import BadOption
 
-KEEP_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(8 << 30)}
+KEEP_MEMORY: Final = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 30),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+}
 """A network's activations are some hundred MB. By default malloc gives them back after each layer, and the kernel
-clears every page again for the next: kept, the shipped detector runs a third faster on a CPU."""
+clears every page again for the next: kept, the shipped detector runs a third faster on a CPU. One arena, because in all
+but the first malloc keeps no block beyond 64 MB, and Ray calls actors in a thread of its own."""
 
 
 def placed(device: str, threads: int | None = None) -> torch.device:

@@ -37,7 +37,8 @@ def draw_cohort(
     """Draw `n_slides` slides, the domains (all in `DOMAINS` if none are given) in turn, and write them to the folder.
 
     Returns the manifest (`MANIFEST`) and the labels (`LABELS`), and writes them as `manifest.csv` and `labels.parquet`
-    beside the slides. `plan_cohort` and `draw_slide` do the same slide by slide, for several processes.
+    beside the slides, whose URIs are absolute. `plan_cohort` and `draw_slide` do the same slide by slide, for several
+    processes.
     """
     manifest = plan_cohort(folder, n_slides=n_slides, seed=seed, domains=domains)
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -64,7 +65,7 @@ def plan_cohort(folder: Path | str, *, n_slides: int, seed: int, domains: Sequen
         rows.append(
             {
                 "slide_id": slide_id,
-                "uri": str(Path(folder) / f"{slide_id}.svs"),
+                "uri": str(Path(folder).absolute() / f"{slide_id}.svs"),
                 "case_id": f"case-{seed + index}",
                 "domain": domain.name,
                 "mpp": domain.mpp,

@@ -90,8 +90,9 @@ class Resources:
         num_actors: processes that hold the model; None takes one per GPU, or else one per CPU.
         num_gpus: GPUs per actor, fractions allowed; None takes 1 where the cluster has GPUs, else 0.
         cpus_per_actor: threads of the network in each actor; None takes 1 on CPU, up to 4 beside a GPU.
-        read_threads: threads per actor that fetch and decode regions ahead of the network; None takes 1 on CPU, and
-            beside a GPU its share of the CPUs, up to 16. Each holds a region's pixels, 50 MB at 0.5 µm/px.
+        read_threads: threads per actor that fetch regions ahead of the network, and decode them, 50 MB each at
+            0.5 µm/px; a single one on a CPU only fetches, since decoding would take the network's core. None takes 1 on
+            CPU, and beside a GPU its share of the CPUs, up to 16.
         reader: where compressed tiles are fetched: inline, in the actor that scores them; staged, in CPU tasks of their
             own, which pays where GPU nodes are short of CPUs and others have them; auto decides by the cluster's nodes,
             and says why. Decoded pixels never leave the actor.

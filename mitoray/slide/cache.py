@@ -21,6 +21,7 @@ class TileCache:
     """
 
     def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self._tiles: LRUCache[TileKey, Tile] = LRUCache(max_bytes, getsizeof=lambda tile: tile.nbytes)
         self._coming: dict[TileKey, Future[Tile]] = {}
         self._lock = threading.Lock()
@@ -40,6 +41,11 @@ class TileCache:
                     self._coming[key] = Future()
                     mine.append(key)
         return ready, mine, awaited
+
+    def held(self, keys: Iterable[TileKey]) -> dict[TileKey, Tile]:
+        """Those of the tiles that are at hand; none is claimed."""
+        with self._lock:
+            return {key: tile for key in keys if (tile := self._tiles.get(key)) is not None}
 
     def deliver(self, key: TileKey, tile: Tile) -> None:
         """Hand over a claimed tile. A tile larger than the whole cache goes to those who wait, and is not kept."""

@@ -15,11 +15,18 @@ from mitoray.slide.overview import overview
 from mitoray.slide.pyramid import Level, Pyramid, read_pyramid
 from mitoray.slide.resolution import resolve_mpp
 from mitoray.slide.storage import SlideFile
+from mitoray.slide.tiles import tile_memory
 from mitoray.slide.window import RegionBytes, Window, plan_window
 
 TILE_CACHE_BYTES: Final = 256 << 20
 FETCH_BYTES: Final = 64 << 20
 """The most compressed bytes that one read holds at a time."""
+SHARED_UM: Final = 80.0
+"""How far neighbouring regions with halos of 40 µm reach into each other."""
+LARGE_SHARE: Final = 8
+"""Of a read of more than this part of the tile cache, only tiles within SHARED_UM of its edges are kept for the next
+one. Others are decoded into the same memory one by one: new memory for each would cost half as much again as decoding
+JPEG, and they would push out those that neighbours want."""
 
 
 def open_slide(
@@ -140,16 +147,21 @@ class Slide:
     def _paint(self, window: Window, load: Callable[[list[int]], Iterable[tuple[int, bytes]]]) -> NDArray[np.uint8]:
         """The window's image, from cached tiles and from those that `load` gives."""
         tile_format = self._tiles[window.level].tile_format
-        cache, canvas = self._cache, window.blank()
-        indices = window.tile_indices(tile_format)
-        ready, mine, awaited = cache.claim((window.level, window.reduction, index) for index in indices)
+        cache, canvas, memory = self._cache, window.blank(), tile_memory(tile_format)
+        margin_px = SHARED_UM / (self.mpp * self.levels[window.level].downsample * 2**window.reduction)
+        keys = {index: (window.level, window.reduction, index) for index in window.tile_indices(tile_format)}
+        large = window.size_bytes * LARGE_SHARE > cache.max_bytes
+        passing = {index for index in keys if large and window.is_inside(index, tile_format, margin_px)}
+        ready, mine, awaited = cache.claim(key for index, key in keys.items() if index not in passing)
+        ready |= cache.held(keys[index] for index in passing)
         pending = {key[-1]: key for key in mine}
         try:
             for key, tile in ready.items():
                 window.paste(canvas, key[-1], tile, tile_format)
-            for index, data in load(list(pending)):
-                tile = self._decode(window, index, data)
-                cache.deliver(pending.pop(index), tile)
+            for index, data in load([i for i, key in keys.items() if key not in ready and key not in awaited]):
+                tile = self._decode(window, index, data, None if index in pending else memory)
+                if index in pending:
+                    cache.deliver(pending.pop(index), tile)
                 window.paste(canvas, index, tile, tile_format)
         except BaseException as exc:
             cache.give_up(pending.values(), exc)
@@ -158,17 +170,20 @@ class Slide:
             window.paste(canvas, key[-1], coming.result(), tile_format)
         return window.image(canvas)
 
-    def _decode(self, window: Window, index: int, data: bytes) -> NDArray[np.uint8]:
-        """A tile. CorruptTile only where the file holds those bytes, and is still the one that was opened."""
+    def _decode(self, window: Window, index: int, data: bytes, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+        """A tile, in `memory` or in its own.
+
+        CorruptTile only where the file holds those bytes, and is still the one that was opened.
+        """
         tile_format = self._tiles[window.level].tile_format
         try:
-            return window.decode(index, data, tile_format, self._file.name)
+            return window.decode(index, data, tile_format, self._file.name, memory)
         except CorruptTile:
             self._file.check_unchanged()
             ((_, again),) = self._fetch(window.level, [index])
             if again == data:
                 raise
-        return window.decode(index, again, tile_format, self._file.name)
+        return window.decode(index, again, tile_format, self._file.name, memory)
 
 
 def _offset(properties: Mapping[str, Any], axis: str) -> int:

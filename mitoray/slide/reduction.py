@@ -4,10 +4,11 @@ import io
 from typing import Final
 
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, Jpeg2KImagePlugin, JpegImagePlugin
+from PIL import Image, Jpeg2KImagePlugin
 
-from mitoray.slide.tiles import JPEG, JPEG2000, TileFormat, decode_tile, jpeg2000_rgb, on_level
+from mitoray.slide.tiles import JPEG, JPEG2000, TileFormat, decode_tile, jpeg2000_rgb, on_level, tile_memory
 
 MOST_HALVINGS: Final = 3
 """JPEG decodes blocks of 8 × 8 px, of which an eighth of a side is one px."""
@@ -28,17 +29,22 @@ def halvings(tile_format: TileFormat) -> int:
 
 
 def decode_reduced(
-    data: bytes, tile_format: TileFormat, reduction: int, width_px: int, height_px: int
+    data: bytes,
+    tile_format: TileFormat,
+    reduction: int,
+    width_px: int,
+    height_px: int,
+    memory: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
     """One native tile, 2 ** `reduction` times smaller, as (height_px, width_px, 3) uint8 RGB.
 
     `width_px, height_px`: the part of the reduced tile that lies on the level. JPEG: from the lowest 4 × 4, 2 × 2 or
     1 × 1 of each block's 8 × 8 frequencies (libjpeg's scaled transform). JPEG2000: the wavelet's own lower resolution,
     whose px lie half a px of the full tile further left and up. A tile that gives no such thing is decoded whole and
-    averaged. Raises as `decode_tile`.
+    averaged. memory and errors: as of `decode_tile`.
     """
     try:
-        stored = _reduced(data, tile_format, reduction)
+        stored = _reduced(data, tile_format, reduction, memory)
     except (OSError, SyntaxError, ValueError):
         # Too few resolutions, or bytes that are no image: decoding it whole gives pixels, or the error.
         full = decode_tile(data, tile_format, width_px << reduction, height_px << reduction)
@@ -46,15 +52,27 @@ def decode_reduced(
     return on_level(stored, tile_format, width_px, height_px)
 
 
-def _reduced(data: bytes, tile_format: TileFormat, reduction: int) -> NDArray[np.uint8]:
+def _reduced(
+    data: bytes, tile_format: TileFormat, reduction: int, memory: NDArray[np.uint8] | None
+) -> NDArray[np.uint8]:
     size = tile_format.width_px >> reduction, tile_format.height_px >> reduction
     if tile_format.compression == JPEG:
-        jpeg = JpegImagePlugin.JpegImageFile(io.BytesIO(_whole_jpeg(data, tile_format)))
-        _check_size(jpeg, tile_format)
-        jpeg.draft(jpeg.mode, size)
-        return np.asarray(jpeg)
+        jpeg = _whole_jpeg(data, tile_format)
+        height_px, width_px, *_ = simplejpeg.decode_jpeg_header(jpeg)
+        _check_size((width_px, height_px), tile_format)
+        place = tile_memory(tile_format) if memory is None else memory
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+            jpeg,
+            "GRAY" if tile_format.samples == 1 else "RGB",
+            fastdct=False,
+            fastupsample=False,
+            min_width=size[0],
+            min_height=size[1],
+            buffer=place[: size[0] * size[1] * tile_format.samples],
+        )
+        return pixels
     jpeg2000 = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(data))
-    _check_size(jpeg2000, tile_format)
+    _check_size(jpeg2000.size, tile_format)
     jpeg2000.reduce = reduction
     jpeg2000.load()
     if jpeg2000.size != size:
@@ -62,9 +80,9 @@ def _reduced(data: bytes, tile_format: TileFormat, reduction: int) -> NDArray[np
     return jpeg2000_rgb(data, np.asarray(jpeg2000), tile_format)
 
 
-def _check_size(image: Image.Image, tile_format: TileFormat) -> None:
-    if image.size != (tile_format.width_px, tile_format.height_px):
-        raise ValueError(f"holds {image.size}, wanted {(tile_format.width_px, tile_format.height_px)}")
+def _check_size(size: tuple[int, int], tile_format: TileFormat) -> None:
+    if size != (tile_format.width_px, tile_format.height_px):
+        raise ValueError(f"holds {size}, wanted {(tile_format.width_px, tile_format.height_px)}")
 
 
 def _whole_jpeg(data: bytes, tile_format: TileFormat) -> bytes:

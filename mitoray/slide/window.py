@@ -17,7 +17,7 @@ from mitoray.errors import CorruptTile
 from mitoray.slide.geometry import Rect
 from mitoray.slide.pyramid import Level
 from mitoray.slide.reduction import decode_reduced
-from mitoray.slide.tiles import WHITE, TileFormat, decode_tile
+from mitoray.slide.tiles import WHITE, TileFormat, decode_tile, tile_memory
 
 SAME_RESOLUTION = 0.03
 """µm per px that differ by less than 3 % count as equal: pixels are given as they are."""
@@ -45,6 +45,11 @@ class Window:
     height: int
     box: tuple[float, float, float, float] | None
     shape: tuple[int, int]
+
+    @property
+    def size_bytes(self) -> int:
+        """What the canvas takes."""
+        return self.width * self.height * 3
 
     def blank(self) -> NDArray[np.uint8]:
         """A canvas for all tiles, (height, width, 3) uint8: white if it reaches past the level, else unpainted."""
@@ -80,15 +85,27 @@ class Window:
             min(tile_height, (self.level_height >> self.reduction) - y),
         )
 
-    def decode(self, index: int, data: bytes, tile_format: TileFormat, name: str) -> NDArray[np.uint8]:
-        """Tile `index` as (h, w, 3) RGB, white if it has no bytes. CorruptTile if it cannot be decoded."""
+    def is_inside(self, index: int, tile_format: TileFormat, margin_px: float) -> bool:
+        """Whether a tile lies wholly inside the window, no nearer to its edges than `margin_px` px of it."""
+        x, y, width, height = self.tile_extent(index, tile_format)
+        right, bottom = self.x + self.width - margin_px, self.y + self.height - margin_px
+        inside_x = x >= self.x + margin_px and x + width <= right
+        return inside_x and y >= self.y + margin_px and y + height <= bottom
+
+    def decode(
+        self, index: int, data: bytes, tile_format: TileFormat, name: str, memory: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        """Tile `index` as (h, w, 3) RGB, white if it has no bytes. CorruptTile if it cannot be decoded.
+
+        memory: of `tile_memory`, where it may be put; None takes new memory.
+        """
         x, y, width, height = self.tile_extent(index, tile_format)
         if not data:
             return np.full((height, width, 3), WHITE, np.uint8)
         try:
             if self.reduction:
-                return decode_reduced(data, tile_format, self.reduction, width, height)
-            return decode_tile(data, tile_format, width, height)
+                return decode_reduced(data, tile_format, self.reduction, width, height, memory)
+            return decode_tile(data, tile_format, width, height, memory)
         except MemoryError:
             raise
         except Exception as exc:
@@ -192,8 +209,8 @@ def decode_region(region: RegionBytes) -> NDArray[np.uint8]:
 
     Errors: CorruptTile.
     """
-    window, canvas = region.window, region.window.blank()
+    window, canvas, memory = region.window, region.window.blank(), tile_memory(region.tile_format)
     for index, data in zip(region.indices, region.tiles, strict=True):
-        tile = window.decode(index, data, region.tile_format, region.name)
+        tile = window.decode(index, data, region.tile_format, region.name, memory)
         window.paste(canvas, index, tile, region.tile_format)
     return window.image(canvas)

@@ -7,6 +7,7 @@ from mitoray.errors import BadOption
 from mitoray.labels.schema import LABELS
 from mitoray.phantom import DOMAINS, draw_cohort, draw_slide, plan_cohort
 from mitoray.phantom.cohort import MANIFEST
+from mitoray.scoring.manifest import read_manifest
 
 NAMES = ["phantom-breast-a", "phantom-neuroendocrine-a"]
 
@@ -67,3 +68,11 @@ def test_cohort_without_slides_or_domains_is_refused(tmp_path):
         plan_cohort(tmp_path, n_slides=1, seed=0, domains=[])
     with pytest.raises(BadOption, match="phantom-unicorn"):
         plan_cohort(tmp_path, n_slides=1, seed=0, domains=["phantom-unicorn"])
+
+
+def test_slides_are_found_from_the_manifest_of_a_relative_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_cohort("cohort", n_slides=1, seed=7, width_px=400, height_px=400)
+    (row,) = read_manifest("cohort/manifest.csv")
+    with openslide.OpenSlide(row.uri) as slide:
+        assert slide.dimensions == (400, 400)

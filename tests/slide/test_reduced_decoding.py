@@ -1,5 +1,6 @@
 """Tiles that their codec gives at a half, a quarter or an eighth of their side, against tiles decoded whole."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from slide_writer import REAL_SLIDES, aperio, overwrite, stained, tile_span, wri
 
 from mitoray.errors import CorruptTile
 from mitoray.slide import Rect, open_slide, window
+from mitoray.slide.reduction import decode_reduced
+from mitoray.slide.tiles import TileFormat, tile_memory
 
 JPEG = {"compression": "jpeg", "compressionargs": {"level": 90}}
 KINDS = {
@@ -209,3 +212,19 @@ def test_the_overview_of_a_slide_of_odd_size_is_whole(tmp_path, size):
             reduced, averaged = slide.thumbnail(mpp).astype(int), whole.thumbnail(mpp).astype(int)
             assert reduced.shape == averaged.shape
             assert np.abs(reduced - averaged).mean() < 6
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+@pytest.mark.parametrize("reduction", [1, 2, 3])
+def test_reduced_jpeg_is_what_pillow_makes_of_it(subsampling, reduction):
+    stream = io.BytesIO()
+    Image.fromarray(stained(256, 256)).save(stream, "JPEG", quality=80, subsampling=subsampling)
+    form = TileFormat(256, 256, 3, 7, 6, 1, 0, True, None, None)
+    side = 256 >> reduction
+    with Image.open(stream) as image:
+        image.draft("RGB", (side, side))
+        expected = np.asarray(image)
+    memory = tile_memory(form)
+    found = decode_reduced(stream.getvalue(), form, reduction, side, side, memory)
+    assert np.shares_memory(found, memory)
+    assert (found == expected).all()

@@ -99,3 +99,19 @@ def test_a_corrupt_tile_does_not_block_later_reads(tmp_path):
             thread.join(timeout=30)
         assert results == ["CorruptTile"] * 4
         assert slide.read_region(Rect(0, 0, 720, 240), 0.25).std() > 5
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_tiles_inside_a_large_region_are_not_kept_and_those_at_its_edges_are(tmp_path, reduced):
+    path = tmp_path / "s.svs"
+    write_svs(path, stained(3000, 3000), levels=1)
+    mpp = 0.5 if reduced else 0.25
+    with open_slide(str(path), tile_cache_bytes=16 << 20) as slide, open_slide(str(path)) as fresh:
+        slide.read_region(Rect(0, 0, 2400, 2400), mpp)
+        held = {key[2] for key in slide._cache._tiles}
+        columns = -(-3000 // 240)
+        inside = 5 * columns + 5  # begins 1200 px from each edge
+        assert inside not in held
+        assert {0, 9, 9 * columns + 9, 8 * columns} <= held
+        for rect in (Rect(1000, 1000, 400, 400), Rect(2200, 0, 800, 2400), Rect(0, 0, 2400, 2400)):
+            assert (slide.read_region(rect, mpp) == fresh.read_region(rect, mpp)).all()
