@@ -277,7 +277,7 @@ def test_a_part_of_the_single_domains_compares_but_not_a_part_of_leave_one_out_o
 def test_other_domains_and_parts_of_one_tumour_type_do_not_compare(caplog):
     assert beside_published(domain_matrix(table(row("single", "phantom-breast-a", 0, "human melanoma", 0.5)))) is None
     parts = [f"human breast cancer, {scanner}, UMC Utrecht, Human" for scanner in ("Hamamatsu XR", "Aperio CS2")]
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="mitoray"):
         assert (
             published_like(domain_matrix(table(*(row("single", a, 0, b, 0.5) for a in parts for b in parts)))) is None
         )
