@@ -59,7 +59,8 @@ def test_every_reader_reads_the_slide(slide):
     codec, path = slide
     rows = {row.what: row for row in reading(path, 1)}
     assert set(rows) == {
-        codec, f"{codec}, px kept", "mitoray, regions", "mitoray, windows", "tiffslide, windows", "OpenSlide, windows", "OpenSlide, regions",
+        codec, f"{codec}, px kept", "mitoray, regions", "mitoray, windows", "tiffslide, windows",
+        "OpenSlide, windows", "OpenSlide, regions",
         "decoded whole, at half", "decoded at half",
     }  # fmt: skip
     assert all(row.value > 0 and row.ratio > 0 for row in rows.values())
