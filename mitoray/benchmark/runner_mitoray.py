@@ -91,10 +91,7 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[st
         started = time.perf_counter()
         regions = planned(region_um)[settings["actor"]]
         seconds = {"plan": time.perf_counter() - started}
-        read_threads = settings["read_threads"]
-        scorer = RegionScorer(
-            RegionReader([row], bundle.mpp), detector, bundle.threshold, read_threads, decode_ahead=read_threads > 1
-        )
+        scorer = RegionScorer(RegionReader([row], bundle.mpp), detector, bundle.threshold, settings["read_threads"])
         for scored in scorer.score(regions):
             if scored["status"] != "scored":
                 raise RuntimeError(scored["error"])

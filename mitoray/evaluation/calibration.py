@@ -21,6 +21,8 @@ _SUREST: Final = 1e-3
 """No share of a finite number of candidates makes sure of the next: isotonic probabilities keep this from 0 and 1."""
 _TILT: Final = 0.1
 """Share by which the isotonic curve still falls below its first level, and rises to 1 above its last."""
+_SAME: Final = 1e-6
+"""Levels of the isotonic curve this near are one: they differ by rounding, or by less than stored scores can show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +103,8 @@ def _isotonic(scores: FloatArray, truths: NDArray[np.bool_]) -> Isotonic:
     So candidates that differ in score still do in probability, and a threshold on the one is a threshold on the other.
     """
     levels = IsotonicRegression(y_min=0, y_max=1).fit_transform(scores, truths)
-    flat = np.unique(levels, return_inverse=True)[1]
+    distinct, place = np.unique(levels, return_inverse=True)
+    flat = np.cumsum(np.diff(distinct, prepend=distinct[0]) > _SAME)[place]
     if flat.max() == 0:
         raise _upside_down()
     # Neighbouring flats are taken together where they are more than the knots between the first and the last.

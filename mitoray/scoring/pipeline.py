@@ -84,7 +84,6 @@ class ScoreActor:
             levels.detector,
             place.read_threads,
             SecondStage.of(cohort, identity.classifier_digest, levels.final, device),
-            decode_ahead=device == "cuda" or place.read_threads > 1,
         )
         self._tally = tally
         self._tally.begin.remote()

@@ -50,9 +50,9 @@ def test_images_are_of_widths_that_suit_the_network_and_hold_the_halo(slide, reg
 def test_decoding_ahead_or_in_turn_finds_the_same(slide, regions):
     bundle = load_bundle("mitoray-s")
     rows = []
-    for ahead in (True, False):
+    for read_threads in (2, 1):
         detector = bundle.detector("cpu", 1)
-        scorer = RegionScorer(RegionReader([slide], bundle.mpp), detector, 0.1, decode_ahead=ahead)
+        scorer = RegionScorer(RegionReader([slide], bundle.mpp), detector, 0.1, read_threads)
         rows.append(list(scorer.score(regions)))
         seconds = scorer.take_seconds()
         assert set(seconds) == {"fetch", "decode", "detect", "wait"}
@@ -61,8 +61,8 @@ def test_decoding_ahead_or_in_turn_finds_the_same(slide, regions):
     assert sum(len(row["candidates"]) for row in rows[0]) > 1
 
 
-@pytest.mark.parametrize("ahead", [True, False])
-def test_damaged_tiles_are_fetched_again_and_an_unknown_slide_fails_alone(slide, regions, ahead):
+@pytest.mark.parametrize("read_threads", [2, 1])
+def test_damaged_tiles_are_fetched_again_and_an_unknown_slide_fails_alone(slide, regions, read_threads):
     bundle = load_bundle("mitoray-s")
     reader = RegionReader([slide], bundle.mpp)
     packed = [{**region, "tiles": reader.packed(region)} for region in regions[:2]]
@@ -70,7 +70,7 @@ def test_damaged_tiles_are_fetched_again_and_an_unknown_slide_fails_alone(slide,
     first = whole.tiles[0][: len(whole.tiles[0]) // 2]
     packed[0]["tiles"] = replace(whole, tiles=(first, *whole.tiles[1:])).to_bytes()
     fresh = RegionReader([slide], bundle.mpp, tile_cache_bytes=0)
-    scorer = RegionScorer(fresh, bundle.detector("cpu", 1), 0.1, decode_ahead=ahead)
+    scorer = RegionScorer(fresh, bundle.detector("cpu", 1), 0.1, read_threads)
     broken, scored = scorer.score(packed)
     # The file itself is sound: what came damaged is fetched again, and nothing is lost.
     assert (broken["status"], scored["status"]) == ("scored", "scored")
