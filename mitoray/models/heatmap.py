@@ -13,6 +13,7 @@ from mitoray.models.cpu_inference import IntegerHeatmapNet, integer_network
 from mitoray.models.detector import SUPPRESSION_RADIUS_UM, Points, checked_images, suppress
 from mitoray.models.inputs import Normaliser
 from mitoray.models.layers import ConvNorm, Residual, fused
+from mitoray.models.passes import PassSize
 from mitoray.models.placement import inference_dtype
 
 _COARSEST_STRIDE: Final = 4
@@ -23,6 +24,8 @@ _CONTEXT: Final = 28
 _BAND_PX: Final = {"cpu": 5 * 2**20, "cuda": 2**26}
 """Pixels in one forward pass: about 0.3 GiB of float32 activations on a CPU, 3 GiB of float16 on a GPU. On a CPU more
 go into one where activations are smaller, since what bands must see of each other is computed twice."""
+_BYTES_PER_PX: Final = 48
+"""What a pass takes of a GPU's memory."""
 
 
 class HeatmapNet(nn.Module):
@@ -148,31 +151,37 @@ class HeatmapDetector:
         self._network = (integer_network(network, mean, std) if integers and device.type == "cpu" else None) or (
             network.for_inference(self._dtype).to(device).to(memory_format=torch.channels_last)
         )
-        self._normalised = Normaliser(mean, std, device)
+        self._normalised = Normaliser(mean, std, device, self._dtype)
+        self._pass = PassSize(device, self._most_px, _BYTES_PER_PX)
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
         """Points that score at least `threshold`: see `Detector.detect`."""
         checked_images(images, threshold)
         if len(images) == 0:
             return []
-        size = max(1, self._band_px // (images.shape[2] * images.shape[3]))
-        return [points for batch in torch.split(images, size) for points in self._detect_batch(batch, threshold)]
+        return self._pass.run(lambda pixels: self._detect_all(images, threshold, pixels))
+
+    def _detect_all(self, images: torch.Tensor, threshold: float, pixels: int) -> list[Points]:
+        size = max(1, pixels // (images.shape[2] * images.shape[3]))
+        return [p for batch in torch.split(images, size) for p in self._detect_batch(batch, threshold, pixels)]
 
     def heatmap(self, images: torch.Tensor) -> torch.Tensor:
         """Scores in [0, 1], float32 (n, ceil(h / stride), ceil(w / stride)), of images uint8 (n, 3, h, w)."""
+        return self._pass.run(lambda pixels: self._heatmap(images, pixels))
+
+    def _heatmap(self, images: torch.Tensor, pixels: int) -> torch.Tensor:
         stride, n, (height, width) = self._stride_px, len(images), images.shape[2:]
-        pixels = self._band_px // n
         with torch.inference_mode():
             rows = [
                 self._logits(images[:, :, band.start : band.stop])[
                     :, (band.top - band.start) // stride : -(-(band.bottom - band.start) // stride)
                 ]
-                for band in bands(height, width, pixels, _COARSEST_STRIDE * stride, _CONTEXT * stride)
+                for band in bands(height, width, pixels // n, _COARSEST_STRIDE * stride, _CONTEXT * stride)
             ]
             return torch.cat(rows, dim=1).sigmoid_()
 
     @property
-    def _band_px(self) -> int:
+    def _most_px(self) -> int:
         pixels = _BAND_PX[self.device.type]
         if self.device.type == "cuda":
             return pixels
@@ -180,18 +189,17 @@ class HeatmapDetector:
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         of_integers = isinstance(self._network, IntegerHeatmapNet)
-        x = images.to(self.device) if of_integers else self._normalised(images).to(self._dtype)
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
-            logits: torch.Tensor = self._network(x)
+        x = images.to(self.device) if of_integers else self._normalised(images)
+        logits: torch.Tensor = self._network(x)
         return logits[:, 0].float()
 
-    def _detect_batch(self, images: torch.Tensor, threshold: float) -> list[Points]:
+    def _detect_batch(self, images: torch.Tensor, threshold: float, pixels: int) -> list[Points]:
         with torch.inference_mode():
-            heat = self.heatmap(images)
+            heat = self._heatmap(images, pixels)
             peaks = (heat == F.max_pool2d(heat[:, None], 3, stride=1, padding=1)[:, 0]) & (heat >= threshold)
-            where = peaks.nonzero()
-            scores = heat[peaks].cpu().numpy()
-            image, row, column = where.cpu().numpy().T
+            where = peaks.nonzero()  # the device is waited for here, and once more for all that is known of the peaks
+            found = torch.column_stack([where, heat[where.unbind(1)]]).cpu().numpy()
+            image, row, column, scores = found.T
         xy_px = np.stack([column, row], axis=1).astype(np.float32) * self._stride_px
         radius_px = SUPPRESSION_RADIUS_UM / self.mpp
         return [suppress(xy_px[image == i], scores[image == i], radius_px) for i in range(len(images))]

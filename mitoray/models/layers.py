@@ -1,5 +1,6 @@
 """Layers that the small networks are made of, and their fusion for inference."""
 
+from itertools import pairwise
 from typing import Final
 
 import torch
@@ -47,6 +48,19 @@ def fused(network: nn.Module) -> None:
             module.reach = _reach(module.norm)
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
             module.norm = nn.Identity()
+
+
+def fold_norms(network: nn.Module) -> None:
+    """Fold each batch norm that stands behind a convolution in the same module into it, in place, for inference.
+
+    As torchvision's networks are written: there, who stands behind whom is computed behind it as well.
+    """
+    for module in list(network.eval().modules()):
+        children = list(module.named_children())
+        for (name, conv), (behind, norm) in pairwise(children):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, behind, nn.Identity())
 
 
 def _reach(norm: nn.BatchNorm2d) -> torch.Tensor:

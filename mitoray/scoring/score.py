@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -19,11 +19,14 @@ from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import BORDER_MARGIN_UM, core_rect, outer_rect
 from mitoray.scoring.stages import SecondStage, candidate_rows
 from mitoray.slide import Rect, RegionBytes, Slide, open_slide, options_for
+from mitoray.slide.window import Allocate, new_memory
 
 log = logging.getLogger(__name__)
 
 OPEN_SLIDES: Final = 4
 """Slides that a reader keeps open: regions come slide by slide, so more would only hold memory."""
+STREAMS: Final = 2
+"""Regions that a GPU works on at a time."""
 SIDE_PX: Final = 32
 """Images are a multiple of this wide: at other widths, such as 2500 px, convolutions of 8-bit integers on AMX take up
 to 1.7 times as long."""
@@ -61,9 +64,9 @@ class RegionReader:
         more = round(-width % SIDE_PX * rect.width_px / width)
         return Rect(rect.x_px, rect.y_px, rect.width_px + more, rect.height_px)
 
-    def decode(self, region: Mapping[str, Any], tiles: RegionBytes) -> np.ndarray:
-        """The region's pixels, halo included, uint8 (h, w, 3); raises SlideError."""
-        return self._slide(region).decode_region(tiles)
+    def decode(self, region: Mapping[str, Any], tiles: RegionBytes, allocate: Allocate = new_memory) -> np.ndarray:
+        """The region's pixels, halo included, uint8 (h, w, 3); raises SlideError. allocate: of the slide's canvas."""
+        return self._slide(region).decode_region(tiles, allocate)
 
     def packed(self, region: Mapping[str, Any]) -> bytes | None:
         """What `fetch` gives as one byte string for another process, None where it fails."""
@@ -82,6 +85,27 @@ class RegionReader:
                 slide = self._opened(source.uri, options, source.mpp)
                 self._open[region["slide_id"]] = slide
             return slide
+
+
+def pinned_memory(shape: tuple[int, int, int]) -> np.ndarray:
+    """Memory that a GPU can copy from by itself; torch keeps what is given back for the next."""
+    return torch.empty(shape, dtype=torch.uint8, pin_memory=True).numpy()
+
+
+class _Streams:
+    """Threads that each queue work for one GPU on a stream of their own: while the points of one region are waited for
+    and looked at, the GPU is busy with the next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool = ThreadPoolExecutor(STREAMS, thread_name_prefix="detect", initializer=self._begin)
+
+    def submit(self, work: Callable[[], dict[str, Any]]) -> "Future[dict[str, Any]]":
+        """The work's result, to come."""
+        return self._pool.submit(work)
+
+    def _begin(self) -> None:
+        torch.cuda.set_stream(torch.cuda.Stream(self._device))  # type: ignore[no-untyped-call]
 
 
 class _Read(NamedTuple):
@@ -113,7 +137,10 @@ class RegionScorer:
         self._second = second
         self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
         self._ahead = read_threads + 1
-        self._decode_ahead = detector.device.type != "cpu" or read_threads > 1
+        on_gpu = detector.device.type == "cuda"
+        self._decode_ahead = on_gpu or read_threads > 1
+        self._allocate = pinned_memory if on_gpu else new_memory
+        self._streams = _Streams(detector.device) if on_gpu else None
         self._lock = threading.Lock()
         self._seconds: Counter[str] = Counter()
 
@@ -128,16 +155,16 @@ class RegionScorer:
 
     def score(self, regions: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """One SCORES row per region. A region whose pixels cannot be had gives a row with `status="failed"`."""
-        waiting: deque[tuple[Mapping[str, Any], Future[RegionBytes | _Read]]] = deque()
+        waiting: deque[Callable[[], dict[str, Any]]] = deque()
         ahead = self._read if self._decode_ahead else self._fetched
         source = iter(regions)
         while True:
             while len(waiting) < self._ahead and (region := next(source, None)) is not None:
-                waiting.append((region, self._pool.submit(ahead, region)))
+                score = partial(self._scored, region, self._pool.submit(ahead, region))
+                waiting.append(self._streams.submit(score).result if self._streams else score)
             if not waiting:
                 return
-            region, coming = waiting.popleft()
-            yield self._scored(region, coming)
+            yield waiting.popleft()()
 
     def _fetched(self, region: Mapping[str, Any]) -> RegionBytes:
         started = time.perf_counter()
@@ -148,7 +175,7 @@ class RegionScorer:
 
     def _decoded(self, region: Mapping[str, Any], tiles: RegionBytes) -> _Read:
         started = time.perf_counter()
-        read = _Read(self._reader.outer(region), self._reader.decode(region, tiles))
+        read = _Read(self._reader.outer(region), self._reader.decode(region, tiles, self._allocate))
         self._took(decode=time.perf_counter() - started)
         return read
 
@@ -181,9 +208,9 @@ class RegionScorer:
 
     def _candidates(self, region: Mapping[str, Any], read: _Read) -> list[dict[str, Any]]:
         started = time.perf_counter()
-        outer, image = read.outer, torch.tensor(read.image)
+        outer, image = read.outer, torch.from_numpy(np.require(read.image, requirements="W"))
         if self._second is not None:
-            image = image.to(self._second.device)
+            image = image.to(self._second.device, non_blocking=True)
         (points,) = self._detector.detect(image.permute(2, 0, 1)[None], self._threshold)
         slide_xy_px = outer.to_level0(points.xy_px.astype(float), (image.shape[0], image.shape[1]))
         margin_px = round(BORDER_MARGIN_UM / region["mpp"])

@@ -16,7 +16,7 @@ from mitoray.slide.pyramid import Level, Pyramid, read_pyramid
 from mitoray.slide.resolution import resolve_mpp
 from mitoray.slide.storage import SlideFile
 from mitoray.slide.tiles import tile_memory
-from mitoray.slide.window import RegionBytes, Window, plan_window
+from mitoray.slide.window import Allocate, RegionBytes, Window, new_memory, plan_window
 
 TILE_CACHE_BYTES: Final = 256 << 20
 FETCH_BYTES: Final = 64 << 20
@@ -96,10 +96,13 @@ class Slide:
         tiles = tuple(data for _, data in self._fetch(window.level, indices))
         return RegionBytes(self._file.name, window, tile_format, tuple(indices), tiles)
 
-    def decode_region(self, region: RegionBytes) -> NDArray[np.uint8]:
-        """What `read_region` gives, from bytes fetched before; shares its cache of tiles. Errors: CorruptTile."""
+    def decode_region(self, region: RegionBytes, allocate: Allocate = new_memory) -> NDArray[np.uint8]:
+        """What `read_region` gives, from bytes fetched before; shares its cache of tiles. Errors: CorruptTile.
+
+        allocate: gives the memory that tiles are painted in, which is that of the image where nothing is resampled.
+        """
         data = dict(zip(region.indices, region.tiles, strict=True))
-        return self._paint(region.window, lambda indices: ((index, data[index]) for index in indices))
+        return self._paint(region.window, lambda indices: ((index, data[index]) for index in indices), allocate)
 
     def thumbnail(self, mpp: float = 16.0) -> NDArray[np.uint8]:
         """The whole slide at `mpp` µm/px, (h, w, 3) uint8 RGB, in bounded memory.
@@ -144,10 +147,15 @@ class Slide:
         found = dict(zip(present, self._file.read_ranges(ranges), strict=True))
         return ((index, found.get(index, b"")) for index in indices)
 
-    def _paint(self, window: Window, load: Callable[[list[int]], Iterable[tuple[int, bytes]]]) -> NDArray[np.uint8]:
+    def _paint(
+        self,
+        window: Window,
+        load: Callable[[list[int]], Iterable[tuple[int, bytes]]],
+        allocate: Allocate = new_memory,
+    ) -> NDArray[np.uint8]:
         """The window's image, from cached tiles and from those that `load` gives."""
         tile_format = self._tiles[window.level].tile_format
-        cache, canvas, memory = self._cache, window.blank(), tile_memory(tile_format)
+        cache, canvas, memory = self._cache, window.blank(allocate), tile_memory(tile_format)
         margin_px = SHARED_UM / (self.mpp * self.levels[window.level].downsample * 2**window.reduction)
         keys = {index: (window.level, window.reduction, index) for index in window.tile_indices(tile_format)}
         large = window.size_bytes * LARGE_SHARE > cache.max_bytes

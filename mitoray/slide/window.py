@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,14 @@ SAME_RESOLUTION = 0.03
 """µm per px that differ by less than 3 % count as equal: pixels are given as they are."""
 FILTER = Image.Resampling.BICUBIC
 FILTER_SUPPORT = 2
+
+Allocate = Callable[[tuple[int, int, int]], NDArray[np.uint8]]
+"""Gives memory of a shape, whatever stands in it."""
+
+
+def new_memory(shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """Plain memory."""
+    return np.empty(shape, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +59,13 @@ class Window:
         """What the canvas takes."""
         return self.width * self.height * 3
 
-    def blank(self) -> NDArray[np.uint8]:
+    def blank(self, allocate: Allocate = new_memory) -> NDArray[np.uint8]:
         """A canvas for all tiles, (height, width, 3) uint8: white if it reaches past the level, else unpainted."""
         right, bottom = self.level_width >> self.reduction, self.level_height >> self.reduction
-        inside = self.x >= 0 and self.y >= 0 and self.x + self.width <= right and self.y + self.height <= bottom
-        if inside:
-            return np.empty((self.height, self.width, 3), np.uint8)
-        return np.full((self.height, self.width, 3), WHITE, np.uint8)
+        canvas = allocate((self.height, self.width, 3))
+        if self.x < 0 or self.y < 0 or self.x + self.width > right or self.y + self.height > bottom:
+            canvas.fill(WHITE)
+        return canvas
 
     def tile_indices(self, tile_format: TileFormat) -> list[int]:
         """Indices of the tiles that the window touches, row by row."""

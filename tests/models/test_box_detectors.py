@@ -1,10 +1,12 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 from dark_spots import MEAN, STD, dark_spots, trained
 
 from mitoray.errors import BadModel, BadOption
-from mitoray.models import Bundle, Normalisation, Training, boxes, load_bundle, save_bundle
+from mitoray.models import Bundle, Normalisation, Training, load_bundle, save_bundle
 from mitoray.models.architectures import ARCHITECTURES, built
 from mitoray.models.boxes import BoxDetector
 from mitoray.training.patches import Patches
@@ -19,7 +21,7 @@ def network_of(architecture, **settings):
 
 
 def detector_of(network, mpp=0.25):
-    return BoxDetector(network, mpp=mpp, mean=MEAN, std=STD, device=torch.device("cpu"))
+    return BoxDetector(copy.deepcopy(network), mpp=mpp, mean=MEAN, std=STD, device=torch.device("cpu"))
 
 
 def apart(xy_px, others):
@@ -69,9 +71,9 @@ def test_bands_of_a_tall_image_give_the_points_of_the_whole(learned, monkeypatch
     detector = detector_of(network)
     images, _ = dark_spots(1, 900, 130, 14, np.random.default_rng(2))
     (whole,) = detector.detect(images, 0.05)
-    monkeypatch.setitem(boxes._ROWS_PX, "cpu", 130 * 128)
+    monkeypatch.setattr(detector._pass, "pixels", 130 * 128)
     heights = []
-    hook = network.register_forward_pre_hook(lambda _, given: heights.append(given[0].shape[2]))
+    hook = detector._network.register_forward_pre_hook(lambda _, given: heights.append(given[0].shape[2]))
     (banded,) = detector.detect(images, 0.05)
     hook.remove()
     assert len(heights) == 8

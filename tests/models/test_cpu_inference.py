@@ -90,7 +90,7 @@ def test_integers_answer_the_same_in_bands_in_batches_and_alone(in_integers, pha
     # Sums are exact; the sigmoid alone may differ, in its last bit.
     whole = in_integers.heatmap(image[None])
     torch.testing.assert_close(in_integers.heatmap(torch.stack([image, image.flip(2)]))[:1], whole, rtol=0, atol=1e-7)
-    monkeypatch.setattr(HeatmapDetector, "_band_px", 250 * 200)
+    monkeypatch.setattr(in_integers._pass, "pixels", 250 * 200)
     torch.testing.assert_close(in_integers.heatmap(image[None]), whole, rtol=0, atol=1e-7)
 
 

@@ -125,7 +125,7 @@ def test_an_image_scores_the_same_alone_and_in_a_batch(detector, images):
 
 def test_bands_of_a_large_image_give_the_heat_map_of_the_whole(detector, images, monkeypatch):
     whole = detector.heatmap(images)
-    monkeypatch.setattr(HeatmapDetector, "_band_px", 2 * 512 * 100)
+    monkeypatch.setattr(detector._pass, "pixels", 2 * 512 * 100)
     heights = []
     hook = detector._network.register_forward_pre_hook(lambda _, given: heights.append(given[0].shape[2]))
     np.testing.assert_allclose(detector.heatmap(images), whole, rtol=0, atol=1e-5)
