@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 import ray
 
-from mitoray.benchmark.alone import Alone, alone
+from mitoray.benchmark.alone import Alone, alone, detect_on_gpu
 from mitoray.benchmark.rows import Row
 from mitoray.models.placement import KEEP_MEMORY
 from mitoray.scoring.config import Cohort, Method, Resources
@@ -29,7 +29,10 @@ SLIDE_MM2: Final = 165.0
 def efficiency(
     manifest: Sequence[ManifestRow], model: str, folder: Path, name: str, hourly_price: float | None, times: int = 1
 ) -> list[Row]:
-    """Scores the cohort on the Ray that this process is connected to, then measures its parts alone. CPU only.
+    """Scores the cohort on the Ray that this process is connected to, then measures its parts alone.
+
+    On CPUs decoding and the network take turns on the cores, so that their times add up. Beside a GPU they run at the
+    same time, and the slower of the two is the limit.
 
     Each slide is scored `times` times, under as many names, so that how a run ends weighs little. What happens before
     all actors are ready is not counted.
@@ -43,42 +46,56 @@ def efficiency(
         raise ValueError(f"{failed[0]} was not scored whole: see {output / 'slides.csv'}")
     tally = json.loads(sorted((output / ATTEMPTS).glob("*.json"))[-1].read_text())
     regions = pq.read_table(output / REGION_TABLES).to_pylist()
-    cores = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+    cluster = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    cores, gpus = int(cluster["CPU"]), int(cluster.get("GPU", 0))
     parts = together(regions, rows, model, method.reduced_decode, cores)
-    decode = sum(part.decode_s_per_mm2 for part in parts) / len(parts)
-    detect = sum(part.detect_s_per_mm2 for part in parts) / len(parts)
-    return _rows(f"pipeline, {name}", tally, regions, cores, decode, detect, hourly_price)
+    decode = sum(part.decode_s_per_mm2 for part in parts) / len(parts) / cores
+    detect = sum(part.detect_s_per_mm2 for part in parts) / len(parts) / cores
+    if gpus:
+        largest = max(regions, key=lambda region: region["width_px"] * region["height_px"])
+        source = next(row for row in rows if row.slide_id == largest["slide_id"])
+        detect = detect_on_gpu(largest, source, model, method.reduced_decode) / gpus
+    alone_s = Alone(decode, detect)
+    return _rows(f"pipeline, {name}", tally, regions, f"{cores} cores, {gpus} GPUs", alone_s, bool(gpus), hourly_price)
 
 
 def _rows(
     part: str,
     tally: Mapping[str, Any],
     regions: Sequence[Mapping[str, Any]],
-    cores: int,
-    decode: float,
-    detect: float,
+    machine: str,
+    whole: Alone,
+    at_once: bool,
     hourly_price: float | None,
 ) -> list[Row]:
+    """whole: seconds per mm² of all cores, or of all GPUs. at_once: whether the two run at the same time."""
     seconds, mm2, wall = tally["seconds"], tally["steady_mm2"], tally["steady_s"]
-    speed, best, on_arrays = mm2 / wall, cores / (decode + detect), cores / detect
+    decode, detect = whole.decode_s_per_mm2, whole.detect_s_per_mm2
+    limit = max(decode, detect) if at_once else decode + detect
     share = read_share([core_rect(region) for region in regions], regions[0]["halo_px"])
+    where = "all GPUs" if at_once else "all cores"
     rows = [
+        Row(part, "score_cohort", wall / mm2, "s/mm²", note=f"{mm2:.1f} mm², {tally['n_regions']} regions, {machine}"),
+        Row(part, "bare decoding", decode, "s/mm²", note="codec alone, each native tile once, all cores"),
+        Row(part, "bare network", detect, "s/mm²", note=f"on arrays in memory, {where}"),
         Row(
             part,
-            "score_cohort",
-            wall / mm2,
-            "s/mm²",
-            note=f"{mm2:.1f} mm², {tally['n_regions']} regions, {cores} cores",
+            "of the roofline",
+            limit * mm2 / wall,
+            "",
+            limit * mm2 / wall,
+            "the slower of decoding and network" if at_once else "decoding + network",
+            "1 is the most there can be",
         ),
-        Row(part, "bare decoding", decode / cores, "s/mm²", note="codec alone, each native tile once, all cores"),
-        Row(part, "bare network", detect / cores, "s/mm²", note="on arrays in memory, all cores"),
-        Row(
-            part, "of the roofline", speed / best, "", speed / best, "decoding + network", "1 is the most there can be"
-        ),
-        Row(part, "of the network on arrays", speed / on_arrays, "", speed / on_arrays, "network alone"),
-        Row(part, "network busy", seconds["detect"] / (tally["n_actors"] * tally["wall_s"]), "of the actors' time"),
+        Row(part, "of the network on arrays", detect * mm2 / wall, "", detect * mm2 / wall, "network alone"),
         Row(part, "read besides tissue", share - 1, "of its px", note="halos, where regions overlap"),
     ]
+    if at_once:
+        busy = detect * share * mm2 / wall
+        rows.insert(5, Row(part, "GPU busy", busy, "of the time", note="with what the network does on halos"))
+    else:
+        busy = seconds["detect"] / (tally["n_actors"] * tally["wall_s"])
+        rows.insert(5, Row(part, "network busy", busy, "of the actors' time"))
     rows += [
         Row(part, f"stage: {stage}", value / tally["mm2"], "s/mm² of one core")
         for stage, value in sorted(seconds.items())

@@ -131,7 +131,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
     with _ray_data(checkpoint), _watched(tally, run, RegionBar(to_do, done, progress)):
         regions = ray.data.read_parquet(
             run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
-        ).repartition(target_num_rows_per_block=_block_rows(n_open, place.num_actors))
+        ).repartition(target_num_rows_per_block=_block_rows(n_open, place))
         if place.reader == "staged":
             regions = regions.map_batches(
                 FetchActor,
@@ -168,9 +168,14 @@ def _nodes() -> list[tuple[float, float]]:
     return [(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive]
 
 
-def _block_rows(n_regions: int, num_actors: int) -> int:
-    """Regions per block: few files in large runs, work for every actor in small ones, little lost to a kill."""
-    return max(1, min(64, n_regions // (8 * num_actors)))
+def _block_rows(n_regions: int, place: Placement) -> int:
+    """Regions per block: few files in large runs, work for every actor in small ones, little lost to a kill.
+
+    Between blocks an actor has nothing read ahead. Beside a GPU, which needs a hundredth of a second for a region, that
+    costs as much as many regions, and as many are soon scored again.
+    """
+    most, blocks_per_actor = (512, 4) if place.num_gpus else (64, 8)
+    return max(1, min(most, n_regions // (blocks_per_actor * place.num_actors)))
 
 
 @contextmanager
