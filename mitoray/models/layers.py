@@ -1,7 +1,7 @@
 """Layers that the small networks are made of, and their fusion for inference."""
 
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import nn
@@ -25,6 +25,8 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(n, channels_in, h, w) to (n, channels_out, ceil(h / stride), ceil(w / stride))."""
+        if self.activate and _on_cudnn(x, self.norm):
+            return _conv_relu(x, self.conv)
         x = self.norm(self.conv(x))
         return F.relu(x, inplace=True) if self.activate else x
 
@@ -38,7 +40,30 @@ class Residual(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Of the shape of x."""
+        parts: list[Any] = list(self.branch)
+        first, second = parts
+        if _on_cudnn(x, second.norm):
+            return _conv_add_relu(first(x), second.conv, x)
         return F.relu(x + self.branch(x), inplace=True)
+
+
+def _on_cudnn(x: torch.Tensor, norm: nn.Module) -> bool:
+    """Whether a fused convolution can take what follows it along: on a GPU a network takes 0.6 of the time with it.
+
+    As fast as `torch.compile`, which needs 17 s at the start, and anew for images of another size.
+    """
+    folded = isinstance(norm, nn.Identity) and not torch.is_grad_enabled()
+    return folded and x.is_cuda and torch.version.hip is None and torch.backends.cudnn.enabled
+
+
+def _conv_relu(x: torch.Tensor, conv: nn.Conv2d) -> torch.Tensor:
+    settings: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *settings)
+
+
+def _conv_add_relu(x: torch.Tensor, conv: nn.Conv2d, added: torch.Tensor) -> torch.Tensor:
+    settings: Any = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return torch.cudnn_convolution_add_relu(x, conv.weight, added, 1.0, conv.bias, *settings)
 
 
 def fused(network: nn.Module) -> None:
