@@ -27,7 +27,13 @@ SLIDE_MM2: Final = 165.0
 
 
 def efficiency(
-    manifest: Sequence[ManifestRow], model: str, folder: Path, name: str, hourly_price: float | None, times: int = 1
+    manifest: Sequence[ManifestRow],
+    model: str,
+    folder: Path,
+    name: str,
+    hourly_price: float | None,
+    times: int = 1,
+    resources: Resources | None = None,
 ) -> list[Row]:
     """Scores the cohort on the Ray that this process is connected to, then measures its parts alone.
 
@@ -41,7 +47,7 @@ def efficiency(
     method = Method()
     rows = [replace(row, slide_id=f"{row.slide_id}-{number}") for number in range(times) for row in manifest]
     run = Run.claim(Cohort(rows, model, str(output), method))
-    slides = score_cohort(run, Resources(), progress=False)
+    slides = score_cohort(run, resources, progress=False)
     if failed := [row["slide_id"] for row in slides.to_pylist() if row["status"] != "scored"]:
         raise ValueError(f"{failed[0]} was not scored whole: see {output / 'slides.csv'}")
     tally = json.loads(sorted((output / ATTEMPTS).glob("*.json"))[-1].read_text())

@@ -129,9 +129,10 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
         delete_checkpoint_on_success=False,
     )
     with _ray_data(checkpoint), _watched(tally, run, RegionBar(to_do, done, progress)):
+        rows = _block_rows(n_open, place)
         regions = ray.data.read_parquet(
             run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
-        ).repartition(target_num_rows_per_block=_block_rows(n_open, place))
+        ).repartition(target_num_rows_per_block=rows)
         if place.reader == "staged":
             regions = regions.map_batches(
                 FetchActor,
@@ -152,7 +153,7 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
                 tally,
                 log.getEffectiveLevel(),
             ),
-            batch_size=None,
+            batch_size=rows if place.num_gpus else None,  # Ray Data wants a number where there are GPUs
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=place.num_actors),
             num_cpus=place.num_cpus,

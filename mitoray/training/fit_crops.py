@@ -63,7 +63,7 @@ def _worked(work: Any, n: int, placement: Placement, detects: bool) -> Iterator[
     mapped = numbers.map_batches(
         _CropActor,
         fn_constructor_args=(ray.put(work),),
-        batch_size=None,
+        batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(placement.workers, n)),
         num_cpus=placement.num_cpus,
