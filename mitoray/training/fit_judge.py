@@ -53,7 +53,7 @@ def detect_slides(
     mapped = numbers.map_batches(
         _DetectActor,
         fn_constructor_args=(ray.put(work),),
-        batch_size=None,
+        batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=min(placement.workers, len(slides))),
         num_cpus=placement.num_cpus,
