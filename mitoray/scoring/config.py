@@ -11,6 +11,9 @@ from mitoray.scoring.readers import Place, Reader, place_of_reading
 GeojsonShape = Literal["points", "circles"]
 
 MOST_READ_THREADS: Final = 16
+MOST_PER_GPU: Final = 8
+"""Processes that share a GPU. One alone decodes no more than three cores' worth, however many threads it has: for each
+tile they wait for each other's turn at the interpreter (measured: 36 ms/mm² with one, 8.1 with 4, 7.0 with 8)."""
 LIGHT_CPUS: Final = 0.1
 """What tasks reserve that only wait, or read and write small tables."""
 
@@ -87,8 +90,10 @@ class Resources:
     """Settings that change speed only.
 
     Args:
-        num_actors: processes that hold the model; None takes one per GPU, or else one per CPU.
-        num_gpus: GPUs per actor, fractions allowed; None takes 1 where the cluster has GPUs, else 0.
+        num_actors: processes that hold the model; None takes as many as `num_gpus` allows, or else one per CPU.
+        num_gpus: GPUs per actor, fractions allowed: a quarter lets four actors share one. None takes 0 without GPUs,
+            else what lets an actor for every two CPUs share a GPU, at most 8: one alone cannot decode fast enough for
+            it. Take 1 for models so large that a GPU holds one.
         cpus_per_actor: threads of the network in each actor; None takes 1 on CPU, up to 4 beside a GPU.
         read_threads: threads per actor that fetch regions ahead of the network, and decode them, 50 MB each at
             0.5 µm/px; a single one on a CPU only fetches, since decoding would take the network's core. None takes 1 on
@@ -120,8 +125,10 @@ class Resources:
         """What each actor asks for on a cluster. nodes: CPUs and GPUs of each node."""
         cpus, gpus = sum(node_cpus for node_cpus, _ in nodes), sum(node_gpus for _, node_gpus in nodes)
         reader, why = place_of_reading(self.reader, nodes)
-        num_gpus = self.num_gpus if self.num_gpus is not None else min(gpus, 1.0)
         per_gpu = max(1, int(cpus / max(gpus, 1)))
+        num_gpus = self.num_gpus
+        if num_gpus is None:
+            num_gpus = 1 / max(1, min(MOST_PER_GPU, per_gpu // 2)) if gpus else 0.0
         threads = self.cpus_per_actor or (min(4, per_gpu) if num_gpus else 1)
         num_actors = self.num_actors or max(1, int(gpus / num_gpus if num_gpus else cpus / threads))
         read_threads = self.read_threads or (min(MOST_READ_THREADS, max(1, int(cpus / num_actors))) if num_gpus else 1)
