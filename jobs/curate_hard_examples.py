@@ -162,6 +162,8 @@ def propose(job: Hard, material: Material) -> int:
         seeds = {"for-expert-1": job.review_seed + 1, "for-expert-2": job.review_seed + 2}
         handed_out(kept_review(review, job.output), job.output, seeds, slides, options, job.crop_px)
         print(f"To review, blinded: {', '.join(str(job.output / name) for name in seeds)}")
+    else:
+        print("No label is a likely figure: there is nothing to review. Lower --likely.")
     counts = {"likely": len(split.likely), "look_alikes": len(split.look_alikes), "others": len(split.others)}
     recorded("curate_hard_examples propose", job.mlflow, settings, counts)
     for name, error in failed.items():
@@ -191,7 +193,7 @@ def take(job: Hard, panel: Panel, material: Material, proposal: dict[str, Any]) 
     decided = {}
     for row in found.table.to_pylist():
         number = place[row["slide_id"], row["x_px"], row["y_px"]]
-        decided[number] = {"kind": row["kind"], "votes": [*row["votes"], *(rows[number]["votes"] or [])]}
+        decided[number] = {"kind": row["kind"], "votes": [*(rows[number]["votes"] or []), *row["votes"]]}
     split = Split((), tuple(proposal["look_alikes"]), ())
     after = with_changed(before, changes(split, decided))
     version = describe(

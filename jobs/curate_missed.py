@@ -7,8 +7,8 @@
 propose: the cases are parted in three; a detector trained on two parts looks at the third (or models given with
 --models do), what lies far from every label becomes a candidate, a classifier scores it, and experts get it blinded.
 third: what two experts disagree on, for a third. import: the majority as a new version of the labels. The same command
-again goes on; a review set that was handed out stays. Exit status: 0 done, 2 bad arguments or input (nothing was written), 3 some slides or trainings failed (each is
-named), 1 anything else.
+again goes on; a review set that was handed out stays. Exit status: 0 done, 2 bad arguments or input (nothing was
+written), 3 some slides or trainings failed (each is named), 1 anything else.
 """
 
 import logging
