@@ -142,3 +142,11 @@ class UndefinedHazardRatio(MitorayError):
 
 class NotARun(MitorayError):
     """A folder that should hold a scored cohort, and does not."""
+
+
+class BadDecisions(MitorayError):
+    """Decisions of an expert, or the review set they belong to, that cannot be read or say something that cannot be."""
+
+
+class ExpertsDisagree(MitorayError):
+    """Candidates on which experts decided differently, and nobody has the majority."""
