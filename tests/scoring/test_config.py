@@ -74,7 +74,15 @@ def test_where_slides_are_read_follows_from_the_nodes(nodes, reader, why):
 
 
 def test_beside_a_gpu_as_many_threads_read_as_cpus_are_there_for_it():
-    assert Resources().placed([(16, 2)]).read_threads == 8
-    assert Resources().placed([(128, 2)]).read_threads == 16
+    assert Resources(num_gpus=1).placed([(16, 2)]).read_threads == 8
+    assert Resources(num_gpus=1).placed([(128, 2)]).read_threads == 16
     assert Resources().placed([(16, 0)]).read_threads == 1
     assert Resources(read_threads=3).placed([(16, 2)]).read_threads == 3
+
+
+@pytest.mark.parametrize(("nodes", "actors"), [([(16, 1)], 8), ([(64, 1)], 8), ([(8, 2)], 4), ([(1, 1)], 1)])
+def test_actors_of_two_cpus_share_a_gpu(nodes, actors):
+    place = Resources().placed(nodes)
+    assert place.num_actors == actors
+    assert place.num_actors * place.num_gpus <= sum(gpus for _, gpus in nodes)
+    assert place.num_actors * place.read_threads >= min(16, nodes[0][0])
