@@ -61,7 +61,7 @@ def test_points_lie_at_the_figures(learned):
 @pytest.mark.parametrize("level", [3, 5])
 def test_points_lie_at_the_figures_at_other_levels(architecture, level):
     network = network_of(architecture, level=level)
-    trained(network, 120, size_px=128)
+    trained(network, 200, size_px=128)
     images, centres = dark_spots(6, 128, 192, 4, np.random.default_rng(5))
     assert validated(detector_of(network), Patches(images, centres)).average_precision > 0.9
 
