@@ -142,3 +142,7 @@ class UndefinedHazardRatio(MitorayError):
 
 class NotARun(MitorayError):
     """A folder that should hold a scored cohort, and does not."""
+
+
+class TooFewCells(MitorayError):
+    """Too few labelled cells, or cells of a class, to be compared with each other."""
