@@ -146,3 +146,11 @@ class NotARun(MitorayError):
 
 class TooFewCells(MitorayError):
     """Too few labelled cells, or cells of a class, to be compared with each other."""
+
+
+class BadDecisions(MitorayError):
+    """Decisions of an expert, or the review set they belong to, that cannot be read or say something that cannot be."""
+
+
+class ExpertsDisagree(MitorayError):
+    """Candidates on which experts decided differently, and nobody has the majority."""

@@ -115,7 +115,8 @@ def placed_on_grid(
             taken[cell] = _nearest_free(points[cell], places, free, left, tree, look)
             free[taken[cell]] = False
         done(len(now))
-    return places[taken].reshape(-1, 2)
+    found: NDArray[np.int64] = places[taken].reshape(-1, 2)
+    return found
 
 
 def turns(points: NDArray[np.float64]) -> NDArray[np.int64]:

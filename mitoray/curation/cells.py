@@ -1,4 +1,4 @@
-"""Labelled cells as a table: who they are, where they lie, which class they are of, and what a network makes of them."""
+"""Labelled cells as a table: where they lie, which class they are of, and what a network makes of them."""
 
 import hashlib
 from collections import Counter

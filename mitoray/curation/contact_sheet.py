@@ -14,7 +14,7 @@ _INCH: Final = 1.15
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[str], title: str) -> bytes:
-    """PNG of cells, uint8 (s, s, 3) each, in rows of ten in their order, each with its caption below. `title`: above."""
+    """PNG of cells, uint8 (s, s, 3) each, in rows of ten in their order, each under its caption."""
     rows = max(1, -(-len(images) // _COLUMNS))
     figure = Figure(figsize=(_COLUMNS * _INCH, rows * (_INCH + 0.45) + 0.5))
     FigureCanvasAgg(figure)

@@ -94,7 +94,7 @@ def train_on(
             known = torch.from_numpy(np.tile(codes[chosen], 2)).to(seen.device)
             loss = supervised_contrastive_loss(seen, known, how.temperature)
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             losses.append(float(loss.detach()))
         history.append({"epoch": float(epoch + 1), "loss": float(np.mean(losses))})

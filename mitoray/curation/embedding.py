@@ -44,7 +44,7 @@ class Embedder:
         return found
 
     def embed(self, images: torch.Tensor) -> NDArray[np.float32]:
-        """float32 (n, d), each of length 1: of crops uint8 (n, 3, s, s), s at least patch_px, what lies in their middle.
+        """float32 (n, d), each of length 1: of the middles of crops uint8 (n, 3, s, s), s at least patch_px.
 
         The mean over the eight flips and turns, for the same cell may lie either way.
         """

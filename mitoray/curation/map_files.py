@@ -1,4 +1,4 @@
-"""The rectangles of a map of cells, for SlideRunner and for QuPath, and the classes that an expert changed in either."""
+"""The rectangles of a map of cells, for SlideRunner and for QuPath, and the classes that an expert changed there."""
 
 import json
 import logging
@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from mitoray.curation.map_layout import CellMap
+from mitoray.curation.review import short
 from mitoray.errors import BadDecisions, BadLabels
 from mitoray.labels import geojson, sliderunner, sliderunner_writer
 from mitoray.labels.kinds import kind_of
@@ -40,7 +41,7 @@ class Changes:
 
 
 def write_sliderunner(cell_map: CellMap, path: Path, image_name: str) -> None:
-    """A SlideRunner database of the map: a rectangle (AREA) per cell, of its class; guid and description the cell_id."""
+    """A SlideRunner database of the map: a rectangle (AREA) per cell, of its class; its guid is the cell_id."""
     side = cell_map.side_px
     vote = [[{"rater": AS_LABELLED, "kind": name}] for name in cell_map.names]
     rows = [
@@ -136,7 +137,7 @@ def _from_sliderunner(
             maps = [str(digest) for (digest,) in database.execute(f"SELECT digest FROM {MAP_TABLE}")]
             _refuse_other_maps(maps, cell_map, path.name)
         classes = sliderunner.class_names(database, path.name)
-        persons = {uid: name for uid, name in database.execute("SELECT uid, name FROM Persons")}
+        persons = dict(database.execute("SELECT uid, name FROM Persons").fetchall())
         votes: dict[str, dict[int, int]] = {}
         rows = database.execute("SELECT annoId, person, class FROM Annotations_label WHERE class > 0 ORDER BY uid")
         for annotation, person, voted in rows:
@@ -167,17 +168,15 @@ def _person(persons: list[str], rater: str | None, source: str) -> str:
     raise BadDecisions(f"{source}: {who}. Give the expert's name{': one of ' + ', '.join(persons) if persons else ''}.")
 
 
-def _settled(
-    given: list[tuple[str, str | None, str | None]], cell_map: CellMap, source: str
-) -> dict[str, str]:
+def _settled(given: list[tuple[str, str | None, str | None]], cell_map: CellMap, source: str) -> dict[str, str]:
     """New classes of changed cells. Raises BadDecisions."""
     before = dict(zip(cell_map.ids, cell_map.names, strict=True))
     strangers = [(record, one) for record, one, _ in given if one not in before]
     if strangers:
         record, one = strangers[0]
         raise BadDecisions(
-            f"{source}: {len(strangers)} annotations are of no cell of this map; {record} is {str(one)[:40]!r}. Give the "
-            "file of this map, and take out what was added to it."
+            f"{source}: {len(strangers)} annotations are of no cell of this map; {record} is {short(one)}. Give "
+            "the file of this map, and take out what was added to it."
         )
     now: dict[str, str] = {}
     for record, one, name in given:
@@ -186,7 +185,7 @@ def _settled(
         known = name if name in cell_map.classes else kind_of(name)
         if known not in cell_map.classes:
             raise BadDecisions(
-                f"{source}: {record} has the class {name[:40]!r}, which the map does not know. Choose from "
+                f"{source}: {record} has the class {short(name)}, which the map does not know. Choose from "
                 f"{', '.join(cell_map.classes)}."
             )
         if now.setdefault(one, known) != known:

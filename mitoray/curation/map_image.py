@@ -1,4 +1,4 @@
-"""The map of cells as a pyramidal TIFF, written tile row by tile row: memory is that of a few rows, whatever its size."""
+"""The map of cells as a pyramidal TIFF, written tile row by tile row, in the memory of a few rows."""
 
 import os
 import tempfile
@@ -62,11 +62,11 @@ class CellStore:
 def write_map(
     path: Path, grid: Grid, cells: CellStore, mpp: float, done: Callable[[int], object] = lambda _: None
 ) -> tuple[int, int]:
-    """Write the map as a tiled, pyramidal JPEG TIFF that states `mpp` (µm/px) as Aperio does; its width and height, px.
+    """Write the map as a tiled, pyramidal JPEG TIFF that states `mpp` (µm/px) as Aperio does; its width and height.
 
-    A cell of place (column, row) covers px from (column, row) · side. Levels are 4, 16, ... times smaller, each the mean
-    of the level below; what fills no whole px there is left out. The file appears whole or not at all. done: called with
-    the number of tile rows of level 0 that are written.
+    A cell of place (column, row) covers px from (column, row) · side. Levels are 4, 16, ... times smaller, each the
+    mean of the level below; what fills no whole px there is left out. The file appears whole or not at all. done:
+    called with the number of tile rows of level 0 that are written.
     """
     side = cells.side_px
     width, height = grid.columns * side, grid.rows * side
@@ -94,7 +94,9 @@ def write_map(
             below = levels[number] if number < len(levels) else None
             strips = _map_strips(grid, cells) if number == 0 else _file_strips(levels[number - 1], shape)
             told = done if number == 0 else lambda _: None
-            first: dict[str, Any] = {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"} if not number else {}
+            first: dict[str, Any] = (
+                {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"} if not number else {}
+            )
             tiles = _tiles(strips, below, told)
             tiff.write(tiles, shape=(*shape, 3), description=about, **first, **options)
             if number == 0:
@@ -169,7 +171,7 @@ def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape[0] // _STEP, image.shape[1] // _STEP
     blocks = image[: height * _STEP, : width * _STEP].reshape(height, _STEP, width, _STEP, 3)
     total = blocks.sum(axis=1, dtype=np.uint16).sum(axis=2, dtype=np.uint16)
-    return ((total + _STEP**2 // 2) // _STEP**2).astype(np.uint8)
+    return np.asarray((total + _STEP**2 // 2) // _STEP**2, dtype=np.uint8)
 
 
 def _thumbnail(level: Any, shape: tuple[int, int]) -> NDArray[np.uint8]:

@@ -84,14 +84,21 @@ def write(table: pa.Table, path: Path) -> None:
             f"{path.name} cannot hold {len(by_slide)} slides: QuPath takes a file per slide. Name a folder."
         )
     if path.suffix:
-        files = {path: [row for rows in by_slide.values() for row in rows]}
+        _write_file([_feature(row) for rows in by_slide.values() for row in rows], path)
     else:
-        path.mkdir(parents=True, exist_ok=True)
-        files = {path / f"{quote(slide_id, safe=' ')}.geojson": rows for slide_id, rows in by_slide.items()}
-    for file, rows in files.items():
-        with replacing(file) as part:
-            document = {"type": "FeatureCollection", "features": [_feature(row) for row in rows]}
-            part.write_text(json.dumps(document), encoding="utf-8")
+        write_folder({slide_id: [_feature(row) for row in rows] for slide_id, rows in by_slide.items()}, path)
+
+
+def write_folder(by_slide: Mapping[str, list[dict[str, Any]]], folder: Path) -> None:
+    """Features of slides as a folder of one file per slide; its other files stay."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for slide_id, listed in by_slide.items():
+        _write_file(listed, folder / f"{quote(slide_id, safe=' ')}.geojson")
+
+
+def _write_file(listed: list[dict[str, Any]], file: Path) -> None:
+    with replacing(file) as part:
+        part.write_text(json.dumps({"type": "FeatureCollection", "features": listed}), encoding="utf-8")
 
 
 def features(path: Path, source: str) -> Iterator[tuple[str, int, dict[str, Any], list[list[np.ndarray]]]]:

@@ -93,14 +93,14 @@ def slide_crops(
                 "kind": kind,
                 "subtype": subtype if kind == "mitotic_figure" else None,
                 "mpp": mpp,
-                "image": png(_around(pixels, x, y, mpp, side_px)),
+                "image": png(crop_around(pixels, x, y, mpp, side_px)),
             }
             for i, (x, y, kind, subtype) in enumerate(cells)
         ]
     return pa.Table.from_pylist(rows, schema=CROPS)
 
 
-def _around(pixels: Slide, x: float, y: float, mpp: float, side_px: int) -> NDArray[np.uint8]:
+def crop_around(pixels: Slide, x: float, y: float, mpp: float, side_px: int) -> NDArray[np.uint8]:
     """The image (side_px, side_px, 3) around a point of the slide, at most half a px of level 0 beside it."""
     placed_px = max(1, round(side_px * mpp / pixels.mpp))
     corner = (round(x - (placed_px - 1) / 2), round(y - (placed_px - 1) / 2))
