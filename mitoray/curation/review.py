@@ -93,7 +93,7 @@ def review_set(places: pa.Table, *, seed: int, choices: Sequence[str] = KINDS, w
         rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
         ids = [hashlib.sha256(repr((seed, *row)).encode("utf-8", "surrogatepass")).hexdigest()[:20] for row in rows]
     columns = [ids, *table.columns, group, np.arange(len(places))]
-    review = Review(checked(pa.table(columns, names=REVIEW.names).cast(REVIEW)), checked_choices(choices), what)
+    review = Review(checked(pa.table(columns, names=REVIEW.names)).cast(REVIEW), checked_choices(choices), what)
     return review.reordered(seed)
 
 
