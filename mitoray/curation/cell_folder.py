@@ -1,5 +1,6 @@
 """The folder that embedded cells live in: their crops, table by table, and what the network makes of them."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from mitoray.curation.cells import CELLS, Classes, cells_of, class_names, codes_
 from mitoray.curation.contrastive import Contrast, train_on
 from mitoray.curation.embedding import Embedder, readable
 from mitoray.errors import BadLabels
+from mitoray.slide import redact
 from mitoray.storage import Folder
 from mitoray.training.augment import Augmentation
 from mitoray.training.crops import crop_images, png, read_crop_table
@@ -32,7 +34,7 @@ _LABELLED: Final = ("mitotic_figure", "imposter", "mined", "random")
 
 @dataclass(frozen=True, eq=False)
 class CellFolder:
-    """Cells in a folder, `cells/N.parquet` (`CELLS`, mpp, image) and `embeddings/N.parquet` (`CELLS`, embedding)."""
+    """Cells in a folder: `cells/*.parquet` (`CELLS`, mpp, image) and `embeddings/*.parquet` (`CELLS`, embedding)."""
 
     folder: Folder
 
@@ -51,15 +53,17 @@ class CellFolder:
         """
         failed: dict[str, str] = {}
         side = embedder.patch_px + margin_px
-        for number, uri in enumerate(tables):
-            name = _name(CROPS_FOLDER, number)
-            if not self.folder.exists(name):
+        for uri in tables:
+            name = _name(uri)
+            if not self.folder.exists(f"{CROPS_FOLDER}/{name}"):
                 crops = read_crop_table(uri, storage_options)
                 crops = crops.filter(pc.is_in(crops["kind"], value_set=pa.array(_LABELLED)))
                 kept, _, skipped = readable(crops, embedder.mpp, side, embedder.patch_px)
                 table = cells_of(kept).append_column("mpp", kept["mpp"]).append_column("image", kept["image"])
-                self.folder.write_table(name, table.replace_schema_metadata({_SKIPPED: json.dumps(skipped)}))
-            failed |= json.loads((self._crops(number, ["cell_id"]).schema.metadata or {})[_SKIPPED])
+                self.folder.write_table(
+                    f"{CROPS_FOLDER}/{name}", table.replace_schema_metadata({_SKIPPED: json.dumps(skipped)})
+                )
+            failed |= json.loads((self._crops(name, ["cell_id"]).schema.metadata or {})[_SKIPPED])
             done()
         return failed
 
@@ -79,7 +83,7 @@ class CellFolder:
         if self.folder.exists(ENCODER_FILE):
             encoder.load_state_dict(safetensors.torch.load(self.folder.read_bytes(ENCODER_FILE)))
             return
-        parts = [self._crops(number) for number in range(self._parts())]
+        parts = [self._crops(name) for name in self._parts()]
         codes = self._codes(one_table([part.select(CELLS.names) for part in parts]), classes)
         images = [
             crop_images(_as_crops(p), embedder.mpp, embedder.patch_px + margin_px, embedder.patch_px) for p in parts
@@ -93,9 +97,9 @@ class CellFolder:
 
     def embed(self, embedder: Embedder, done: Callable[[int], object] = lambda _: None) -> None:
         """Embed the cells, table by table, where that is not done yet. done: called with the number of cells."""
-        for number in range(self._parts()):
-            name = _name(EMBEDDINGS_FOLDER, number)
-            crops = self._crops(number)
+        for part in self._parts():
+            name = f"{EMBEDDINGS_FOLDER}/{part}"
+            crops = self._crops(part)
             if not self.folder.exists(name) and len(crops):
                 images = crop_images(_as_crops(crops), embedder.mpp, embedder.patch_px, embedder.patch_px)
                 self.folder.write_table(name, with_embeddings(crops.select(CELLS.names), embedder.embed(images)))
@@ -110,7 +114,7 @@ class CellFolder:
 
     def count(self) -> int:
         """How many cells have crops here."""
-        return sum(len(self._crops(number, ["cell_id"])) for number in range(self._parts()))
+        return sum(len(self._crops(name, ["cell_id"])) for name in self._parts())
 
     def images(
         self, mpp: float, side_px: int, ids: Sequence[str] | None = None
@@ -120,8 +124,8 @@ class CellFolder:
         White surrounds a crop that is smaller. One table of crops is in memory at a time.
         """
         wanted = None if ids is None else pa.array(ids, pa.string())
-        for number in range(self._parts()):
-            table = self._crops(number)
+        for name in self._parts():
+            table = self._crops(name)
             if wanted is not None:
                 table = table.filter(pc.is_in(table["cell_id"], value_set=wanted))
             for row in range(len(table)):
@@ -129,11 +133,11 @@ class CellFolder:
                 image = crop_images(_as_crops(one), mpp, side_px, 1)[0].permute(1, 2, 0).numpy()
                 yield str(one["cell_id"][0].as_py()), _padded(image, side_px)
 
-    def _parts(self) -> int:
-        return len(self.folder.names(CROPS_FOLDER, ".parquet"))
+    def _parts(self) -> list[str]:
+        return [name.rpartition("/")[2] for name in self.folder.names(CROPS_FOLDER, ".parquet")]
 
-    def _crops(self, number: int, columns: list[str] | None = None) -> pa.Table:
-        return self.folder.read_table(_name(CROPS_FOLDER, number), columns)
+    def _crops(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return self.folder.read_table(f"{CROPS_FOLDER}/{name}", columns)
 
     def _codes(self, cells: pa.Table, classes: Classes) -> NDArray[np.int64]:
         names = class_names(cells, classes)
@@ -162,5 +166,6 @@ def _padded(image: NDArray[np.uint8], side_px: int) -> NDArray[np.uint8]:
     return np.pad(image, (around, around, (0, 0)), constant_values=255)
 
 
-def _name(folder: str, number: int) -> str:
-    return f"{folder}/{number:05d}.parquet"
+def _name(uri: str) -> str:
+    """The file of a table: the same in every run, whatever other tables are given, and whatever characters it has."""
+    return f"{hashlib.sha256(redact(uri).encode('utf-8', 'surrogatepass')).hexdigest()[:20]}.parquet"

@@ -21,13 +21,14 @@ class Neighbours:
 
     Args:
         neighbours: cells most alike (by the cosine of their embeddings) that each is compared with.
-        score: likelihood, of any other class against the own one among those neighbours, nearer ones weighing more and
-            rare classes as much as frequent ones; or share, of neighbours of other classes, 0 to 1.
+        score: share, of neighbours of other classes, 0 to 1, which finds most where labels are wrong at random; or
+            likelihood, of any other class against the own one among those neighbours, nearer ones weighing more and
+            rare classes as much as frequent ones, which does not rank the rare class first.
         same_slide: whether cells of the same slide are compared; without, a slide's stain cannot speak for its labels.
     """
 
     neighbours: int = 20
-    score: Score = "likelihood"
+    score: Score = "share"
     same_slide: bool = True
 
     def __post_init__(self) -> None:

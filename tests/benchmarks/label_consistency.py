@@ -2,11 +2,11 @@
 
 python tests/benchmarks/label_consistency.py --data ../shared/data
 
-Prints for 3 % of labels flipped, mean of several draws of flips: the share of all flips found among the top 3 %, 5 % and
-10 % of the ranking, and the lift over a random order (which finds 3 %, 5 %, 10 %). Materials: PHANTOMS (figures and
+Prints for 3 % of labels flipped, mean of several draws of flips: the share of all flips found among the top 3 %, 5 %
+and 10 % of the ranking, and the lift over a random order (which finds 3 %, 5 %, 10 %). Materials: PHANTOMS (figures and
 imposters of all phantom domains, which say nothing about real slides); REAL CROPS of normal and atypical figures
-(AMi-Br, AtNorM-BR, AtNorM-MD); REAL CROPS of figures against crops of real tissue without figures. The shipped mitoray-c
-was trained on AtNorM crops and on the tissue, so AMi-Br alone is foreign to it; each line says so.
+(AMi-Br, AtNorM-BR, AtNorM-MD); REAL CROPS of figures against crops of real tissue without figures. The shipped
+mitoray-c was trained on AtNorM crops and on the tissue, so AMi-Br alone is foreign to it; each line says so.
 """
 
 import argparse
