@@ -18,6 +18,8 @@ from mitoray.errors import BadOption, TooFewCells
 _BEFORE_REBUILD: Final = 512
 """Cells placed before the tree of free places is made anew."""
 _FIRST_LOOK: Final = 32
+_MARGIN: Final = 0.1
+"""Share of the grid that is left free at each edge by UMAP, so that crowds near it can grow to all sides."""
 _CLOSE: Final = 1 - 1e-9
 
 
@@ -86,7 +88,8 @@ def grid_of(plane: NDArray[np.float64], layout: Layout, done: Callable[[int], ob
     if not len(plane):
         return Grid(columns, rows, np.empty((0, 2), np.int64))
     low, extent = plane.min(axis=0), np.ptp(plane, axis=0)
-    scaled = (plane - low) / np.where(extent > 0, extent, 1) * np.array([columns - 1, rows - 1])
+    margin, room = _MARGIN * np.array([columns - 1, rows - 1]), np.array([columns - 1, rows - 1])
+    scaled = margin + (plane - low) / np.where(extent > 0, extent, 1) * (room - 2 * margin)
     return Grid(columns, rows, placed_on_grid(scaled, columns, rows, done))
 
 

@@ -3,9 +3,9 @@
 python tests/benchmarks/cell_map.py --data ../shared/data --output /tmp/cell_map
 
 The cells: all 4,574 REAL CROPS of mitotic figures (AMi-Br, AtNorM-BR, AtNorM-MD), classes normal and atypical, and
-1,000 REAL CROPS of canine mammary tissue without figures, class "random", so that there are 5,574. Runs the job's embed,
-rank and map, each in a process of its own, and prints what they print, their seconds and peak memory, then the map's
-size, levels and µm/px as tiffslide reads them.
+1,000 REAL CROPS of canine mammary tissue without figures, class "random", so that there are 5,574. Runs the job's
+embed, rank and map, each in a process of its own, and prints what they print, their seconds and peak memory, then the
+map's size, levels and µm/px as tiffslide reads them.
 """
 
 import argparse
@@ -63,11 +63,8 @@ def timed(*words: str) -> None:
     process = subprocess.Popen([sys.executable, str(ROOT / "jobs" / "curate_consistency.py"), *words])
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - began
-    print(
-        f"  {words[0]}: status {os.waitstatus_to_exitcode(status)}, {seconds:.0f} s, peak {usage.ru_maxrss / 2**20:.2f} "
-        "GiB\n",
-        flush=True,
-    )
+    code, gib = os.waitstatus_to_exitcode(status), usage.ru_maxrss / 2**20
+    print(f"  {words[0]}: status {code}, {seconds:.0f} s, peak {gib:.2f} GiB\n", flush=True)
 
 
 def main() -> None:
