@@ -144,6 +144,10 @@ class NotARun(MitorayError):
     """A folder that should hold a scored cohort, and does not."""
 
 
+class TooFewCells(MitorayError):
+    """Too few labelled cells, or cells of a class, to be compared with each other."""
+
+
 class BadDecisions(MitorayError):
     """Decisions of an expert, or the review set they belong to, that cannot be read or say something that cannot be."""
 

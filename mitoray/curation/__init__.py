@@ -3,4 +3,8 @@
 Candidates become a review set (`review`), which experts get as files that say neither class nor score
 (`review_files`). Their decisions come back by the candidates' ids (`decisions`), become votes (`votes`), and the votes
 a new version of the label table, which never changes the old one (`versions`).
+
+Labels are made consistent with each other by what a network makes of the cells (`cells`, `embedding`, `contrastive`):
+those at odds with their neighbours are ranked (`neighbours`), and a map of all cells (`cell_grid`, `map_image`) is
+relabelled by an expert (`map_files`).
 """
