@@ -107,6 +107,7 @@ def test_the_loss_is_khosla_s_second_equation():
     assert float(found) == pytest.approx(np.mean(terms))
 
 
+@pytest.mark.slow
 def test_training_on_by_contrast_brings_classes_together_the_same_way_each_time(embedded):
     _, images, before, codes = embedded
     after = []

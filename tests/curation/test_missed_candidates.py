@@ -123,6 +123,7 @@ def near(row, others):
     )
 
 
+@pytest.mark.slow
 def test_deleted_figures_are_found_reviewed_and_added(job, cohort, ray_session, tmp_path, capsys):
     folder, gone = cohort
     main, out = job("curate_missed"), tmp_path / "out"
