@@ -46,17 +46,8 @@ from mitoray.curation.review import Review, write_review_set
 from mitoray.curation.review_files import write_review
 from mitoray.curation.versions import describe, with_changed, write_version
 from mitoray.curation.votes import disagreed, for_third, settle
-from mitoray.curation_jobs import recorded
-from mitoray.errors import (
-    BadDecisions,
-    BadLabels,
-    BadManifest,
-    BadModel,
-    BadOption,
-    ExpertsDisagree,
-    OutputBelongsToAnotherRun,
-    TooFewCells,
-)
+from mitoray.curation_jobs import BAD_INPUT, recorded
+from mitoray.errors import BadLabels, BadOption
 from mitoray.labels import read_labels
 from mitoray.models import load_bundle
 from mitoray.ray_address import ray_address
@@ -75,11 +66,7 @@ MAP = "map"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    bad_input = (
-        *(BadDecisions, BadLabels, BadManifest, BadModel, BadOption),
-        *(ExpertsDisagree, OutputBelongsToAnotherRun, TooFewCells),
-    )
-    return run_job(lambda: run(argv), bad_input=bad_input)
+    return run_job(lambda: run(argv), bad_input=BAD_INPUT)
 
 
 def run(argv: Sequence[str] | None) -> int:

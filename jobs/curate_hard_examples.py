@@ -26,11 +26,13 @@ import numpy as np
 import pyarrow as pa
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
+from mitoray.curation.crops import CROP_PX
 from mitoray.curation.hard_examples import Split, changes, of_kind, split_by_score
 from mitoray.curation.missed import score_groups
 from mitoray.curation.review import review_set
 from mitoray.curation.versions import describe, labels_digest, with_changed, write_version
 from mitoray.curation_jobs import (
+    BAD_INPUT,
     PROPOSAL_FILE,
     THIRD_FOLDER,
     Panel,
@@ -45,15 +47,7 @@ from mitoray.curation_jobs import (
     third_review,
     told_added,
 )
-from mitoray.errors import (
-    BadDecisions,
-    BadLabels,
-    BadManifest,
-    BadModel,
-    BadOption,
-    ExpertsDisagree,
-    OutputBelongsToAnotherRun,
-)
+from mitoray.errors import BadOption
 from mitoray.labels import read_labels
 from mitoray.labels.schema import KINDS
 from mitoray.models.sources import without_secrets
@@ -86,7 +80,7 @@ class Hard:
     classifier: str = "mitoray-c"
     likely: float = 0.5
     look_alike: float = 0.0
-    crop_px: int = 128
+    crop_px: int = CROP_PX
     review_seed: int = 0
     version: str = "labels.parquet"
     mlflow: str | None = None
@@ -107,10 +101,7 @@ class Hard:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    bad_input = (
-        *(BadDecisions, BadLabels, BadManifest, BadModel, BadOption, ExpertsDisagree, OutputBelongsToAnotherRun),
-    )
-    return run_job(lambda: run(argv), bad_input=bad_input)
+    return run_job(lambda: run(argv), bad_input=BAD_INPUT)
 
 
 def run(argv: Sequence[str] | None) -> int:

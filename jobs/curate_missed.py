@@ -32,6 +32,7 @@ from mitoray.curation.missed import GROUPS, case_parts, grouped, new_detections
 from mitoray.curation.review import CANDIDATE, review_set
 from mitoray.curation.versions import describe, labels_digest, with_added, write_version
 from mitoray.curation_jobs import (
+    BAD_INPUT,
     PROPOSAL_FILE,
     THIRD_FOLDER,
     Panel,
@@ -47,15 +48,7 @@ from mitoray.curation_jobs import (
     told_added,
 )
 from mitoray.curation_parts import kept_detections, part_trainings, trained
-from mitoray.errors import (
-    BadDecisions,
-    BadLabels,
-    BadManifest,
-    BadModel,
-    BadOption,
-    ExpertsDisagree,
-    OutputBelongsToAnotherRun,
-)
+from mitoray.errors import BadOption
 from mitoray.labels import read_labels
 from mitoray.models import load_bundle
 from mitoray.models.sources import without_secrets
@@ -127,10 +120,7 @@ class Missed:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    bad_input = (
-        *(BadDecisions, BadLabels, BadManifest, BadModel, BadOption, ExpertsDisagree, OutputBelongsToAnotherRun),
-    )
-    return run_job(lambda: run(argv), bad_input=bad_input)
+    return run_job(lambda: run(argv), bad_input=BAD_INPUT)
 
 
 def run(argv: Sequence[str] | None) -> int:

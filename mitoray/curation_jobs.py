@@ -16,13 +16,29 @@ from mitoray.curation.review import Review, read_review_set, write_review_set
 from mitoray.curation.review_files import write_review
 from mitoray.curation.versions import labels_digest
 from mitoray.curation.votes import Settled, for_third, settle
-from mitoray.errors import BadDecisions, BadLabels, BadModel, BadOption, SlideError
+from mitoray.errors import (
+    BadDecisions,
+    BadLabels,
+    BadManifest,
+    BadModel,
+    BadOption,
+    ExpertsDisagree,
+    OutputBelongsToAnotherRun,
+    SlideError,
+    TooFewCells,
+)
 from mitoray.labels.source import short_name
 from mitoray.models import load_bundle
 from mitoray.scoring.tasks import in_tasks
 from mitoray.storage import Folder
 from mitoray.tracking import TrackedRun
 from mitoray.training.slides import TrainingSlide
+
+BAD_INPUT: Final = (
+    *(BadDecisions, BadLabels, BadManifest, BadModel, BadOption),
+    *(ExpertsDisagree, OutputBelongsToAnotherRun, TooFewCells),
+)
+"""What a person can put right: nothing was written."""
 
 REVIEW_FILE: Final = "review.parquet"
 THIRD_FILE: Final = "review-third.parquet"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mitoray.errors import BadLabels, TooFewCells
 from mitoray.labels.schema import KINDS
+from mitoray.training.crops import CROPS
 
 Classes = Literal["kind", "subtype"]
 """What cells are told apart by: their kind alone; or the subtype of figures where it is known, and else the kind."""
@@ -17,14 +18,10 @@ Classes = Literal["kind", "subtype"]
 CELLS: Final = pa.schema(
     [
         pa.field("cell_id", pa.string(), nullable=False),
-        pa.field("crop_id", pa.string(), nullable=False),
-        pa.field("slide_id", pa.string(), nullable=False),
-        pa.field("case_id", pa.string(), nullable=False),
-        pa.field("domain", pa.string()),
-        pa.field("x_px", pa.float64()),
-        pa.field("y_px", pa.float64()),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("subtype", pa.string()),
+        *(
+            CROPS.field(name)
+            for name in ("crop_id", "slide_id", "case_id", "domain", "x_px", "y_px", "kind", "subtype")
+        ),
     ]
 )
 """One row per cell. cell_id: names the cell in every file that leaves the house, and tells nothing of it. `x_px, y_px`:

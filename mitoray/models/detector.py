@@ -50,7 +50,8 @@ class Detector(Protocol):
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
         """Points that score at least `threshold`, one entry per image, one point per figure.
 
-        images: uint8 (n, 3, h, w), RGB, of any h and w. Only points leave the device.
+        images: uint8 (n, 3, h, w), RGB, of any h and w. Only points leave the device. On a GPU called by two threads at
+        a time, each with a CUDA stream of its own.
         Raises BadOption for another shape or dtype, or a threshold outside [0, 1].
         """
         ...

@@ -151,7 +151,8 @@ class HeatmapDetector:
         self._network = (integer_network(network, mean, std) if integers and device.type == "cpu" else None) or (
             network.for_inference(self._dtype).to(device).to(memory_format=torch.channels_last)
         )
-        self._normalised = Normaliser(mean, std, device, self._dtype)
+        # In bfloat16 a mean would be off by up to half a grey level; float16 is eight times as fine.
+        self._normalised = Normaliser(mean, std, device, torch.float16 if device.type == "cuda" else torch.float32)
         self._pass = PassSize(device, self._most_px, _BYTES_PER_PX)
 
     def detect(self, images: torch.Tensor, threshold: float) -> list[Points]:
@@ -189,7 +190,7 @@ class HeatmapDetector:
 
     def _logits(self, images: torch.Tensor) -> torch.Tensor:
         of_integers = isinstance(self._network, IntegerHeatmapNet)
-        x = images.to(self.device) if of_integers else self._normalised(images)
+        x = images.to(self.device) if of_integers else self._normalised(images).to(self._dtype)
         logits: torch.Tensor = self._network(x)
         return logits[:, 0].float()
 
