@@ -80,6 +80,10 @@ class BadOption(MitorayError):
     """A setting outside its range, or two settings that exclude each other."""
 
 
+class RefusedUri(SlideError, BadOption):
+    """A URI of a scheme that may not be opened, or of several chained: a slide fails by it alone, an option at once."""
+
+
 class OutputBelongsToAnotherRun(MitorayError):
     """The output folder holds the results of a different run configuration."""
 

@@ -16,7 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from mitoray.slide import options_for, redact
+from mitoray.uris import file_system, options_for, redact
 
 _FILES_AT_ONCE: Final = 128
 
@@ -34,7 +34,7 @@ class Folder:
         """The folder at a local path (made absolute) or URI; nothing is created yet."""
         if "://" not in uri:
             uri = str(Path(uri).resolve())
-        filesystem, root = fsspec.url_to_fs(uri, **options_for(uri, storage_options))
+        filesystem, root = file_system(uri, options_for(uri, storage_options))
         return cls(uri.rstrip("/"), filesystem, root.rstrip("/"))
 
     @property

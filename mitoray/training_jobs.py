@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from tqdm import tqdm
 
-from mitoray.errors import BadLabels, BadOption, OutputBelongsToAnotherRun
+from mitoray.errors import BadLabels, BadOption, OutputBelongsToAnotherRun, RefusedUri
 from mitoray.evaluation.cohort import MatchedCohort
 from mitoray.evaluation.curves import sweep
 from mitoray.evaluation.tables import domain_table
@@ -26,7 +25,6 @@ from mitoray.models.architectures import built
 from mitoray.models.boxes import BOX_MPP, BOX_PX
 from mitoray.models.pretrained import initial_weights
 from mitoray.scoring.manifest import manifest_digest, read_manifest
-from mitoray.slide import options_for, redact
 from mitoray.storage import Folder
 from mitoray.tracking import RunRef, TrackedRun
 from mitoray.training.augment import Augmentation
@@ -37,6 +35,7 @@ from mitoray.training.fit_judge import Data
 from mitoray.training.fit_stream import SlideFeed
 from mitoray.training.fitting import Fitting
 from mitoray.training.slides import TrainingSlide
+from mitoray.uris import local_copy, options_for, redact
 
 SETTINGS_FILE: Final = "settings.json"
 
@@ -182,16 +181,16 @@ def _check_splits(cases: pa.Table) -> None:
 
 def _fetched(uri: str, storage_options: Mapping[str, Any] | None) -> str:
     """A path that holds the file; one in object storage is copied, while the process lives."""
-    options = options_for(uri, storage_options)
-    if not options:
+    if not options_for(uri, storage_options):
         return uri
     try:
-        found: str = fsspec.open_local(f"simplecache::{uri}", **{uri.partition("://")[0]: options})
+        return str(local_copy(uri, storage_options))
+    except RefusedUri:
+        raise
     except Exception as error:  # storage backends raise what they like; their messages may hold credentials
         raise BadLabels(
             f"{redact(uri)} could not be fetched ({type(error).__name__}). Check its URI and access."
         ) from None
-    return found
 
 
 def _digest(labels: pa.Table) -> str:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -16,6 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from mitoray.datasets.halves import Half, LocalHalf, ObjectHalf
 from mitoray.datasets.listing import RemoteFile
 from mitoray.errors import BadOption, OutputBelongsToAnotherRun
+from mitoray.uris import file_system, options_for
 
 _RECORDS: Final = "_fetch/finished"
 _PARTS: Final = "_fetch/parts"
@@ -31,8 +31,7 @@ class Destination:
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:
         self.uri = uri.rstrip("/") if "://" in uri else str(Path(uri).expanduser().resolve())
-        local = self.uri.startswith("file://") or "://" not in self.uri
-        self._filesystem, root = fsspec.url_to_fs(self.uri, **({} if local else dict(storage_options or {})))
+        self._filesystem, root = file_system(self.uri, options_for(self.uri, storage_options))
         if not (self.local or hasattr(self._filesystem, "merge")):
             raise BadOption(f"Datasets are fetched to disk or to S3, not to {uri.partition('://')[0]}://.")
         self._root: str = root.rstrip("/")

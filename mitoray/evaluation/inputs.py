@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,6 +13,7 @@ import pyarrow.parquet as pq
 
 from mitoray.errors import BadDetections, BadManifest, BadOption
 from mitoray.evaluation.cohort import EvaluatedSlide
+from mitoray.uris import file_system
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def read_detections(uri: str) -> pa.Table:
 
 def read_tables(uri: str) -> tuple[pa.Table, str]:
     """A Parquet file, or all those in a folder, as one table; and its name for messages. Raises BadDetections."""
-    filesystem, path = fsspec.url_to_fs(uri)
+    filesystem, path = file_system(uri)
     name = PurePosixPath(path).name
     try:
         return pq.read_table(path, filesystem=filesystem), name
@@ -137,7 +137,7 @@ def _slide(row: Mapping[str, Any], mpp: float | None) -> EvaluatedSlide:
 
 
 def _read_table(uri: str) -> pa.Table:
-    filesystem, path = fsspec.url_to_fs(uri)
+    filesystem, path = file_system(uri)
     name = PurePosixPath(path).name
     try:
         if filesystem.isdir(path) or path.endswith((".parquet", ".pq")):

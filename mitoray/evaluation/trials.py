@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -16,6 +15,7 @@ from mitoray.evaluation.curves import sweep
 from mitoray.evaluation.matching import FloatArray
 from mitoray.evaluation.tables import ALL, domain_table
 from mitoray.evaluation.thresholds import best_threshold
+from mitoray.uris import file_system
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +100,7 @@ def read_trial_scores(uri: str) -> pa.Table:
 
     Raises BadTrialScores for a file that is missing or not such a table, and as `checked_trial_scores`.
     """
-    filesystem, path = fsspec.url_to_fs(uri)
+    filesystem, path = file_system(uri)
     name = PurePosixPath(path).name
     convert = pacsv.ConvertOptions(
         column_types=dict(zip(TRIAL_SCORES.names, TRIAL_SCORES.types, strict=True)),

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import fsspec
-
-from mitoray.errors import BadLabels
+from mitoray.errors import BadLabels, RefusedUri
+from mitoray.uris import local_copy
 
 
 def short_name(uri: str) -> str:
@@ -19,7 +18,9 @@ def local_file(uri: str) -> Path:
     """The file or folder on this machine; a remote file is copied while the process lives. Raises BadLabels."""
     source = short_name(uri)
     try:
-        path = Path(fsspec.open_local(f"simplecache::{uri}") if "://" in uri else uri)
+        path = local_copy(uri)
+    except RefusedUri:
+        raise
     except Exception as error:  # storage backends raise what they like; their messages may hold credentials
         raise BadLabels(f"{source} could not be fetched ({type(error).__name__}). Check its URI and access.") from None
     if not path.exists():

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-import fsspec
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import ResNet18_Weights
 
-from mitoray.errors import BadModel, BadOption
+from mitoray.errors import BadModel, BadOption, RefusedUri
 from mitoray.models.boxes import BoxNet
 from mitoray.models.sources import load_bundle, without_secrets
+from mitoray.uris import read_file
 
 IMAGENET: Final = "imagenet"
 
@@ -63,13 +63,13 @@ def _resnet(uri: str, suffix: str, storage_options: Mapping[str, Any] | None, sh
             return dict(
                 ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True, weights_only=True)
             )
-        remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
-        with fsspec.open(uri, "rb", **(dict(storage_options or {}) if remote else {})) as file:
-            content = file.read()
+        content = read_file(uri, storage_options)
         if suffix == ".safetensors":
             return safetensors.torch.load(content)
         state = dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
         return {str(name): tensor for name, tensor in state.items() if isinstance(tensor, torch.Tensor)}
+    except RefusedUri:
+        raise
     except SafetensorError as error:
         raise BadModel(f"{shown}: truncated or not safetensors ({error}); copy it again") from error
     except Exception as error:  # each storage, and torch's reader, raise classes of their own

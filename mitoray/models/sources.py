@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import fsspec
 
 from mitoray.errors import BadModel, BadOption
 from mitoray.models.bundle import CARD_FILE, WEIGHTS_FILE, Bundle, digest, parse_bundle
+from mitoray.uris import file_system, options_for, redact
 
 SHIPPED: Final = Path(__file__).parent / "bundles"
 
@@ -62,7 +62,7 @@ def _folder(uri: str) -> str:
 
 def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) -> tuple[bytes, bytes]:
     try:
-        fs, path = fsspec.url_to_fs(folder, **(storage_options if "://" in folder else {}))
+        fs, path = file_system(folder, options_for(folder, storage_options))
     except (ImportError, ValueError) as error:
         raise BadModel(f"{where}: {error}; use a folder, s3://, http(s):// or models:/") from error
     path = path.rstrip("/")
@@ -122,7 +122,4 @@ def _cache() -> Path:
 
 def without_secrets(uri: str) -> str:
     """The URI without user, password and query, as messages may show it."""
-    parts = urlsplit(uri)
-    if not parts.scheme or not parts.netloc:
-        return uri
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return redact(uri)

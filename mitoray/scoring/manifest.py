@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, SlideError
-from mitoray.slide import options_for, redact
+from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, RefusedUri, SlideError
 from mitoray.storage import file_stem
+from mitoray.uris import file_system, options_for, redact, scheme_of
 
 COLUMNS: Final = ("slide_id", "uri", "case_id", "domain", "mpp", "tissue_uri")
 MAX_SLIDE_ID_BYTES: Final = 200
@@ -45,7 +44,8 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     """
     shown = redact(uri)
     try:
-        with fsspec.open(uri, "rb", **options_for(uri, storage_options)) as file:
+        filesystem, path = file_system(uri, options_for(uri, storage_options))
+        with filesystem.open(path, "rb") as file:
             table = _read_table(file, parquet=PurePosixPath(uri).suffix.lower() in {".parquet", ".pq"})
     except FileNotFoundError:
         raise BadManifest(f"There is no manifest at {shown}. Check the path, or give --slides instead.") from None
@@ -87,7 +87,7 @@ def manifest_from_globs(patterns: Sequence[str], storage_options: Mapping[str, A
         if not any(mark in pattern for mark in "*?[") or pattern.startswith(("http://", "https://")):
             uris.append(pattern)
             continue
-        filesystem, path = fsspec.url_to_fs(pattern, **options_for(pattern, storage_options))
+        filesystem, path = file_system(pattern, options_for(pattern, storage_options))
         found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
         if not found:
             raise BadManifest(
@@ -122,6 +122,11 @@ def _row_error(row: ManifestRow, uses: Mapping[str, int]) -> SlideError | None:
         )
     if not row.uri:
         return SlideError(f"Slide {row.slide_id!r} has no uri in the manifest.")
+    try:
+        for uri in (row.uri, row.tissue_uri):
+            scheme_of(uri or "")
+    except RefusedUri as refused:
+        return refused
     return None
 
 

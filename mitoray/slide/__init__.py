@@ -5,9 +5,9 @@ from mitoray.slide.pyramid import Level
 from mitoray.slide.reader import Slide, open_slide
 from mitoray.slide.regions import plan_regions
 from mitoray.slide.segmentation import segment_tissue
-from mitoray.slide.storage import options_for, redact
 from mitoray.slide.tissue import Tissue, find_tissue
 from mitoray.slide.window import RegionBytes, decode_region
+from mitoray.uris import options_for, redact
 
 __all__ = [
     "Level",

@@ -4,14 +4,13 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
 
 import aiohttp
-import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.implementations.http import HTTPFileSystem
+
+from mitoray import uris
 
 CONNECT_S: Final = 5.0
 SILENCE_S: Final = 15.0
@@ -40,18 +39,12 @@ class Reply:
 
 
 def file_system(uri: str, storage_options: Mapping[str, Any]) -> tuple[Any, str]:
-    """The fsspec file system of `uri`, with timeouts, and the path within. Raises ValueError or ImportError."""
-    if "://" in uri and not uri.startswith("file://"):
-        fs, path = fsspec.core.url_to_fs(uri, **_with_timeouts(uri, storage_options))
-        if _is_s3(fs):
-            # s3fs asks up to 5 × 5 times by itself. The options above make this instance ours alone.
-            fs.retries = 1
-        return fs, str(path)
-    # Local names may hold "::" or "#", which a URL parser would take for its own.
-    path = uri.removeprefix("file://")
-    if path != uri and not Path(path).exists():
-        path = unquote(path)
-    return fsspec.filesystem("file"), str(Path(path).expanduser().absolute())
+    """The fsspec file system of `uri`, with timeouts, and the path within. Errors: as of `uris.file_system`."""
+    fs, path = uris.file_system(uri, _with_timeouts(uri, storage_options) if uris.scheme_of(uri) != "file" else None)
+    if _is_s3(fs):
+        # s3fs asks up to 5 × 5 times by itself. The options above make this instance ours alone.
+        fs.retries = 1
+    return fs, path
 
 
 def file_info(fs: Any, path: str) -> Mapping[str, Any]:
@@ -143,7 +136,8 @@ def _checked(content_range: str | None, start: int, end: int, length: int | None
 def _with_timeouts(uri: str, storage_options: Mapping[str, Any]) -> dict[str, Any]:
     """The storage options, with limits to waiting and to retrying where they set none."""
     options = dict(storage_options)
-    if uri.startswith(("s3://", "s3a://")):
+    scheme = uris.scheme_of(uri)
+    if scheme in ("s3", "s3a"):
         # botocore would retry up to 5 times inside each attempt of `retry.patiently`, and s3fs 25 times around that:
         # 625 attempts of 15 s where 5 are meant. Whoever sets `retries` here gets so many within each of ours.
         # aiohttp, beneath both and beneath HTTP, repeats once what a closed connection left unanswered: 10 at most.
@@ -154,7 +148,7 @@ def _with_timeouts(uri: str, storage_options: Mapping[str, Any]) -> dict[str, An
             "max_pool_connections": 2 * AT_ONCE,
         }
         options["config_kwargs"] = ours | dict(options.get("config_kwargs") or {})
-    elif uri.startswith(("http://", "https://")):
+    elif scheme in ("http", "https"):
         limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         options["client_kwargs"] = {"timeout": limits} | dict(options.get("client_kwargs") or {})
     return options

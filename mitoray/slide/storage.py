@@ -2,7 +2,6 @@
 
 import bisect
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Final
 from mitoray.errors import EmptySlide, NotASlide, SlideChanged, SlideUnreachable, TruncatedSlide
 from mitoray.slide.range_requests import Reply, Span, fetch, file_info, file_system
 from mitoray.slide.retry import brief, patiently, whole_files_only
+from mitoray.uris import redact
 
 RECHECK_S: Final = 10.0
 """How long it is trusted that a file has not changed, where answers do not say which version they are from."""
@@ -18,21 +18,6 @@ MERGE_GAP_BYTES: Final = 1 << 15
 """Unwanted bytes that cost less than another request."""
 MERGED_BYTES: Final = 1 << 23
 """Longer requests gain nothing, and object stores answer several short ones at once."""
-
-
-def redact(uri: str) -> str:
-    """`uri` without what may be secret: user and password, query, fragment. Local paths stay as they are."""
-    if "://" not in uri or uri.startswith("file://"):
-        return uri
-    # Keys may hold "/", so a password is taken to end at the last "@" that follows "user:".
-    uri = re.sub(r"://(?:[^/@:]*:(?!\d+(?:/|$)).*@|[^/]*@)", "://", uri)
-    return re.sub(r"[?#].*", "", uri)
-
-
-def options_for(uri: str, storage_options: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The storage options for one URI: they describe object storage, so local paths and web addresses take none."""
-    remote = "://" in uri and not uri.startswith(("file://", "http://", "https://"))
-    return dict(storage_options or {}) if remote else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +51,8 @@ class Version:
 class SlideFile:
     """A slide's bytes, by range. `size_bytes` is known from the start; nothing is ever read whole.
 
-    Errors: SlideNotFound, SlideForbidden, SlideUnreachable, EmptySlide, NotASlide (a folder), NoByteRanges (when it
-    is read, at the latest).
+    Errors: RefusedUri, SlideNotFound, SlideForbidden, SlideUnreachable, EmptySlide, NotASlide (a folder), NoByteRanges
+    (when it is read, at the latest).
     """
 
     def __init__(self, uri: str, storage_options: Mapping[str, Any] | None = None) -> None:

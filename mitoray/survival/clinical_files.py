@@ -4,10 +4,8 @@ import csv
 import io
 from typing import Final
 
-import fsspec
-
 from mitoray.errors import BadClinicalTable
-from mitoray.slide import redact
+from mitoray.uris import read_file, redact
 
 _DELIMITERS: Final = (",", "\t", ";")
 _ZIP: Final = b"PK\x03\x04"
@@ -21,8 +19,7 @@ def read_text_table(uri: str) -> tuple[dict[str, list[str]], str]:
     """
     name = redact(uri).rpartition("/")[2]
     try:
-        with fsspec.open(uri, "rb") as file:
-            content: bytes = file.read()
+        content = read_file(uri)
     except FileNotFoundError:
         raise BadClinicalTable(f"There is no clinical table at {redact(uri)}. Check the path.") from None
     except IsADirectoryError:

@@ -4,14 +4,13 @@ import io
 from pathlib import PurePosixPath
 from typing import Final
 
-import fsspec
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from mitoray.errors import BadManifest
-from mitoray.slide import redact
 from mitoray.storage import Folder
+from mitoray.uris import read_file, redact
 
 CASES: Final = "cases/cases.parquet"
 SLIDES: Final = ("slides/slides.parquet", "slides.csv")
@@ -34,8 +33,7 @@ def counts_of_run(folder: Folder) -> tuple[pa.Table, str]:
 def read_scored_table(uri: str) -> pa.Table:
     """A CSV or Parquet table of slides (`slide_id`) or cases (`case_id`) at a path or URI. Raises BadManifest."""
     try:
-        with fsspec.open(uri, "rb") as file:
-            return _parsed(file.read(), redact(uri))
+        return _parsed(read_file(uri), redact(uri))
     except FileNotFoundError:
         raise BadManifest(f"There is no table at {redact(uri)}. Check the path.") from None
     except IsADirectoryError:

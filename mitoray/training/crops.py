@@ -4,7 +4,6 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from mitoray.errors import BadLabels
+from mitoray.errors import BadLabels, RefusedUri
 from mitoray.labels.schema import SUBTYPES
-from mitoray.slide import options_for, redact
 from mitoray.slide.window import FILTER
 from mitoray.training.patches import centred
+from mitoray.uris import read_file, redact
 
 CROP_KINDS: Final = ("mitotic_figure", "imposter", "uncertain", "mined", "random")
 """Labels; false positives of a detector; tissue anywhere, far from every label."""
@@ -91,8 +90,9 @@ def read_crop_table(
 ) -> pa.Table:
     """The Parquet table at a path or URI, schema `CROPS`, or those columns of it. Raises BadLabels."""
     try:
-        with fsspec.open(uri, "rb", **options_for(uri, storage_options)) as file:
-            table = pq.read_table(io.BytesIO(file.read()))
+        table = pq.read_table(io.BytesIO(read_file(uri, storage_options)))
+    except RefusedUri:
+        raise
     except Exception as error:  # storage backends raise what they like; their messages may hold credentials
         raise BadLabels(
             f"{redact(uri)} cannot be read as a Parquet table of crops ({type(error).__name__}). Check its address."

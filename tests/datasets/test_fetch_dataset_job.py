@@ -174,7 +174,7 @@ def test_a_folder_of_one_dataset_is_not_filled_with_another(ray_session, fetch, 
         (["cmc", "--to", "x", "--parallel", "0"], "between 1 and 64"),
         (["cmc", "--to", "x", "--labels", "HEAEL"], "no labels called 'HEAEL'"),
         (["cmc", "--to", "x", "--bogus", "1"], "bogus"),
-        (["cmc", "--to", "memory://x"], "to disk or to S3, not to memory://"),
+        (["cmc", "--to", "https://host/x"], "to disk or to S3, not to https://"),
         (["cmc", "--to", "nowhere-yet", "--verify"], "Nothing was fetched into this destination yet"),
     ],
 )

@@ -157,7 +157,8 @@ def test_a_missing_or_empty_file_is_refused(tmp_path):
         read_labels(tmp_path / "empty.json")
 
 
-def test_no_credential_of_a_uri_reaches_a_message():
+def test_no_credential_of_a_uri_reaches_a_message(monkeypatch):
+    monkeypatch.setenv("MITORAY_SCHEMES", "nosuchstore")
     with pytest.raises(BadLabels) as refused:
         read_labels("nosuchstore://user:hunter2@host/labels.json?signature=hunter2")
     assert "hunter2" not in str(refused.value)

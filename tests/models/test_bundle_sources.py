@@ -118,6 +118,7 @@ def test_a_changed_remote_bundle_is_fetched_anew(web, shipped):
     assert load_bundle(f"{address}/bundle").threshold == 0.02
 
 
-def test_an_unknown_protocol_is_a_bad_model():
+def test_an_allowed_protocol_that_nothing_opens_is_a_bad_model(monkeypatch):
+    monkeypatch.setenv("MITORAY_SCHEMES", "gopher")
     with pytest.raises(BadModel, match="Protocol not known: gopher"):
         load_bundle("gopher://models/mitoray-s")

@@ -148,7 +148,8 @@ def test_a_server_that_is_not_there_makes_a_slide_unreachable(no_pauses):
         open_slide(f"http://127.0.0.1:{port}/slide.svs")
 
 
-def test_an_unknown_protocol_says_what_to_install():
+def test_an_allowed_protocol_that_nothing_opens_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("MITORAY_SCHEMES", "carrierpigeon")
     with pytest.raises(SlideUnreachable, match="install the fsspec package"):
         open_slide("carrierpigeon://loft/slide.svs")
 
