@@ -4,8 +4,9 @@
     python jobs/curate_consistency.py rank --output consistent
     python jobs/curate_consistency.py map --output consistent
     python jobs/curate_consistency.py changes --output consistent --first consistent/map/cells.sqlite
-    python jobs/curate_consistency.py third --output consistent --first ... --second consistent/for-expert-2
-    python jobs/curate_consistency.py import --first ... --second ... --third ... --labels labels.parquet ...
+    python jobs/curate_consistency.py third --output consistent --first a.sqlite --second b.sqlite
+    python jobs/curate_consistency.py import --output consistent --labels labels.parquet --version 2 \
+        --first a.sqlite --second b.sqlite --third c.sqlite
 
 After Aubreville et al. 2020. changes: what the first expert changed on the map, for the second, blinded. third: what
 they disagree on. import: the majority, as a new version of the labels. Each has its own --help. The same command goes

@@ -2,8 +2,8 @@
 
     python jobs/curate_hard_examples.py propose --kind ambiguous --classifier mitoray-c --manifest slides.csv \
         --labels labels.parquet --output hard
-    python jobs/curate_hard_examples.py third --first a.sqlite --second b.sqlite (and as above)
-    python jobs/curate_hard_examples.py import --first a.sqlite --second b.sqlite --third c.sqlite (and as above)
+    python jobs/curate_hard_examples.py third (the same options) --first a.sqlite --second b.sqlite
+    python jobs/curate_hard_examples.py import (the same options) --first a.sqlite --second b.sqlite --third c.sqlite
 
 propose: a classifier scores the labels of the kind; likely figures go to two experts, blinded. third: what they
 disagree on, for a third. import: the majority, and the others as look-alikes, as a new version of the labels. Exit

@@ -1,8 +1,8 @@
 """Find mitotic figures that the labels miss, and add what experts make of them (Bertram 2019, Aubreville 2020: ODAEL).
 
     python jobs/curate_missed.py propose --manifest slides.csv --labels labels.parquet --output missed
-    python jobs/curate_missed.py third --first a.sqlite --second b.sqlite (and as above)
-    python jobs/curate_missed.py import --first a.sqlite --second b.sqlite --third c.sqlite (and as above)
+    python jobs/curate_missed.py third (the same options) --first a.sqlite --second b.sqlite
+    python jobs/curate_missed.py import (the same options) --first a.sqlite --second b.sqlite --third c.sqlite
 
 propose: the cases are parted in three; a detector trained on two parts looks at the third (or models given with
 --models do), what lies far from every label becomes a candidate, a classifier scores it, and experts get it blinded.

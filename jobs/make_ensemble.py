@@ -1,7 +1,7 @@
 """Make one bundle, an ensemble, of several classifiers' bundles.
 
     python jobs/make_ensemble.py --members models/a models/b models/c --name three --output models/three
-    python jobs/score_cohort.py --classifier models/three --candidate-threshold 0 --manifest slides.csv --output run
+    python jobs/score_cohort.py --classifier models/three --candidate-threshold 0.01 --manifest slides.csv --output run
     python jobs/search_thresholds.py --model models/three --detections run/detections --labels labels.csv \
         --manifest slides.csv --output search
 

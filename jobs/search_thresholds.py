@@ -1,6 +1,6 @@
 """Find thresholds by domain, and an ensemble's weights and calibration, on candidates that a run has scored already.
 
-    python jobs/score_cohort.py --classifier models/three --candidate-threshold 0 --manifest slides.csv --output run
+    python jobs/score_cohort.py --classifier models/three --candidate-threshold 0.01 --manifest slides.csv --output run
     python jobs/search_thresholds.py --model models/three --detections run/detections --labels labels.csv \
         --manifest slides.csv --calibration isotonic --output search
     python jobs/search_thresholds.py --model mitoray-s --detections run/detections --labels labels.csv \

@@ -1,7 +1,7 @@
 """How much annotated area, or how many slides, a detector needs: F1 against the amount (Bertram et al. 2019, Fig. 5).
 
-    python jobs/training_area.py --manifest slides.csv --labels labels.parquet --hpf 5,10,50 --repeats 3 --output area
-    python jobs/training_area.py --manifest slides.csv --labels labels.parquet --n-slides 3,6,12 --output area
+    python jobs/training_area.py --manifest slides.csv --labels labels.parquet --hpf "[5, 10, 50]" --output area
+    python jobs/training_area.py --manifest slides.csv --labels labels.parquet --n-slides "[3, 6, 12]" --output area
 
 --hpf limits the area of each training slide to that many high-power fields (0.237 mm² each) where it is most active;
 --n-slides takes that many whole slides, drawn anew for each repeat. The same command again runs only what is not done.
