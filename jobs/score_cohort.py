@@ -6,7 +6,8 @@
     python jobs/score_cohort.py --manifest cohort.csv --classifier models:/mitoray-c@champion --output out
 
 The same command again resumes a run, and tries again what failed. Exit status: 0 all slides scored, 2 bad arguments or
-manifest (nothing was started), 3 some slides failed or were scored in part (each is named), 1 anything else.
+manifest (nothing was started), 3 some slides failed or were scored in part (each is named), 4 stopped by SIGTERM after
+the regions in hand, 1 anything else.
 """
 
 import logging
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 # Under `uv run` Ray would copy the project and build a second environment for its workers, and it would report usage.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -26,6 +27,7 @@ import ray
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.logs import LogFormat, LogLevel, LogSettings
 from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
 from mitoray.report.text import as_text
@@ -35,6 +37,7 @@ from mitoray.scoring.demo_run import draw_demo
 from mitoray.scoring.manifest import ManifestRow, manifest_from_globs, read_manifest
 from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
+from mitoray.scoring.stopping import StopRequest, stop_on_sigterm
 from mitoray.scoring.tasks import ray_for_job
 from mitoray.storage import Folder
 
@@ -59,6 +62,8 @@ class Options:
         storage_options: of the object storage as fsspec takes them, JSON or YAML, such as
             '{"endpoint_url": "http://minio:9000"}'. Credentials are better left to the environment or ~/.aws.
         log_level: how much mitoray tells of what it does.
+        log_format: text for people, or json: one object per line on standard error, with slide ids; the processes of
+            the cluster log so into Ray's own log files.
     """
 
     slides: list[str] | None = None
@@ -68,7 +73,8 @@ class Options:
     output: str | None = None
     report: bool = True
     storage_options: dict[str, Any] | None = None
-    log_level: Literal["debug", "info", "warning", "error"] = "warning"
+    log_level: LogLevel = "warning"
+    log_format: LogFormat = "text"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +89,7 @@ def run(argv: Sequence[str] | None) -> int:
     parser.add_class_arguments(Resources)
     parser.add_class_arguments(Files)
     options, method, resources, files = parser.parsed(argv, Options, Method, Resources, Files)
-    logging.getLogger("mitoray").setLevel(options.log_level.upper())
+    LogSettings(options.log_level, options.log_format).apply()
     is_demo = not (options.manifest or options.slides or options.output)
     if is_demo:
         print(f"Neither --manifest nor --slides is given: scoring the demo, {demo.N_SLIDES} phantom slides (--help).")
@@ -93,12 +99,14 @@ def run(argv: Sequence[str] | None) -> int:
     output = options.output or str(DEMO_FOLDER / "run")
     cohort = Cohort(rows, options.model, output, method, options.storage_options, options.classifier, files)
     scoring = Run.claim(cohort)
-    with ray_for_job():
+    for_people = options.log_format == "text"
+    stop = StopRequest()
+    with ray_for_job(log_to_driver=for_people), stop_on_sigterm(stop):
         if scoring.folder.local and len([node for node in ray.nodes() if node["Alive"]]) > 1:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
         if is_demo:
             draw_demo(rows)
-        slides = score_cohort(scoring, resources)
+        slides = score_cohort(scoring, resources, progress=for_people, stop=stop)
         if is_demo:
             print(as_text(demo.compare(slides, scoring.folder)))
         status = _told(slides, scoring.folder)

@@ -9,15 +9,17 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from mitoray.errors import MitorayError
+from mitoray.errors import MitorayError, Stopped
 
 DONE = 0
 FAILED = 1
 BAD_INPUT = 2
 PARTLY_FAILED = 3
+STOPPED = 4
 
 EXIT_STATUS_HELP = (
-    "Exit status: 0 done, 2 bad arguments or input (nothing was started), 3 partly failed, 1 anything else."
+    "Exit status: 0 done, 2 bad arguments or input (nothing was started), 3 partly failed, 4 stopped by SIGTERM, "
+    "1 anything else."
 )
 
 
@@ -75,6 +77,9 @@ def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]
     except bad_input as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except Stopped as stopped:
+        logging.getLogger("mitoray").warning("%s", stopped)
+        return STOPPED
     except (MitorayError, OSError) as error:
         logging.getLogger("mitoray").debug("The job failed", exc_info=error)
         print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -56,6 +56,10 @@ class CorruptTile(SlideError):
     """A native tile that cannot be decoded. It costs its region only."""
 
 
+class RegionTimedOut(SlideError):
+    """A region that took longer than any may. It costs itself only."""
+
+
 class BadTissueMask(SlideError):
     """A given tissue mask that cannot be read or does not fit its slide."""
 
@@ -86,6 +90,22 @@ class RefusedUri(SlideError, BadOption):
 
 class OutputBelongsToAnotherRun(MitorayError):
     """The output folder holds the results of a different run configuration."""
+
+
+class OutputFull(MitorayError):
+    """No space is left where results, or Ray's own files, are written."""
+
+
+class ObjectStoreFull(MitorayError):
+    """The memory that Ray's processes share holds no more, nor does the disk behind it."""
+
+
+class RayNotStarted(MitorayError):
+    """No Ray could be started or reached to work on."""
+
+
+class Stopped(MitorayError):
+    """The job was told to stop, and did, in good order: the same command goes on."""
 
 
 class BadLabels(MitorayError):

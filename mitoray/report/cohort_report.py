@@ -93,7 +93,7 @@ def report_of(
         "where": " · scored ".join([folder.shown, *([record["updated"]] if record.get("updated") else [])]),
         "version": mitoray.__version__,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "incomplete": record["status"] == "running",
+        "incomplete": record["status"] in ("running", "stopped"),
         "summary": Summary.of(rows),
         "failures": failures(rows),
         "counts": distribution(rows),

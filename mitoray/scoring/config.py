@@ -1,5 +1,6 @@
 """What decides a run's results, and what only decides how fast they come."""
 
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal, get_args
@@ -7,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from mitoray.errors import BadOption
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.readers import Place, Reader, place_of_reading
+from mitoray.slide import redact
 
 GeojsonShape = Literal["points", "circles"]
 
@@ -103,6 +105,8 @@ class Resources:
             own, which pays where GPU nodes are short of CPUs and others have them; auto decides by the cluster's nodes,
             and says why. Decoded pixels never leave the actor.
         tile_cache_mb: decoded tiles kept per open slide, MB, so that neighbouring regions decode shared tiles once.
+        region_timeout_s: a region that takes longer fails, and with it its slide in part; storage that does not answer
+            is given up long before.
     """
 
     num_actors: int | None = None
@@ -111,6 +115,7 @@ class Resources:
     read_threads: int | None = None
     reader: Reader = "auto"
     tile_cache_mb: int = 128
+    region_timeout_s: float = 900.0
 
     def __post_init__(self) -> None:
         for name in ("num_actors", "cpus_per_actor", "read_threads"):
@@ -119,6 +124,8 @@ class Resources:
                 raise BadOption(f"{name} must be at least 1, not {value}.")
         if self.num_gpus is not None and self.num_gpus < 0:
             raise BadOption(f"num_gpus must not be negative, not {self.num_gpus}.")
+        if not self.region_timeout_s > 0:
+            raise BadOption(f"region_timeout_s must be above 0, not {self.region_timeout_s}.")
         if self.tile_cache_mb < 0:
             raise BadOption(f"tile_cache_mb must not be negative, not {self.tile_cache_mb}.")
 
@@ -189,6 +196,11 @@ class Cohort:
     storage_options: Mapping[str, Any] | None = field(default=None, repr=False)
     classifier: str | None = None
     files: Files = field(default_factory=Files)
+
+    @property
+    def name(self) -> str:
+        """What metrics and logs call the cohort: the last part of its output."""
+        return posixpath.basename(redact(self.output).rstrip("/")) or "cohort"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The cohort pipeline on Ray: plan, score, reduce. Of scoring only this and `tasks` import ray; Ray Data scores."""
+"""The cohort pipeline on Ray: plan, score, reduce; Ray Data scores.
+
+Of scoring only this, `actors`, `tasks` and `metrics` import ray.
+"""
 
 import logging
 import threading
@@ -12,107 +15,74 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 from ray.data.checkpoint import CheckpointConfig
 
-from mitoray.models import load_model
+from mitoray.errors import Stopped
+from mitoray.logs import LogSettings
 from mitoray.models.placement import KEEP_MEMORY
-from mitoray.scoring.config import LIGHT_CPUS, Cohort, Identity, Placement, Resources
+from mitoray.scoring.actors import GRACE_S, FetchActor, ScoreActor, started_watch
+from mitoray.scoring.config import LIGHT_CPUS, Placement, Resources
+from mitoray.scoring.failures import naming_failures
+from mitoray.scoring.metrics import RunMetrics
 from mitoray.scoring.planning import plan_cohort
-from mitoray.scoring.progress import RegionBar, Tally
+from mitoray.scoring.progress import RegionBar
 from mitoray.scoring.reducing import reduce_cohort
 from mitoray.scoring.results import write_cohort
 from mitoray.scoring.run import Run
-from mitoray.scoring.schema import SCORES
-from mitoray.scoring.score import RegionReader, RegionScorer
-from mitoray.scoring.stages import Levels, SecondStage
+from mitoray.scoring.stopping import StopRequest
 from mitoray.scoring.work import CHECKPOINT, REGION_TABLES, SCORE_TABLES
 
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0
+_SILENT_S: Final = 60.0
+"""An actor not heard of for so long is told of: its process hangs, or its node is gone."""
 
 
-def score_cohort(run: Run, resources: Resources | None = None, *, progress: bool = True) -> pa.Table:
+def score_cohort(
+    run: Run,
+    resources: Resources | None = None,
+    *,
+    progress: bool = True,
+    stop: StopRequest | None = None,
+) -> pa.Table:
     """Score a cohort on the Ray cluster that this process is connected to; returns its SLIDES table.
 
     Writes `detections/`, `geojson/`, `slides/`, `slides.csv`, `cases/`, `cases.csv` and `run.json` into its folder, and
-    resumes what an earlier attempt left there. A slide that fails is a row with its error.
+    resumes what an earlier attempt left there. A slide that fails is a row with its error. stop: once it is asked to,
+    actors finish the regions that they have in hand, and Stopped is raised.
+
+    Raises OutputFull and ObjectStoreFull.
     """
     if run.status == "complete":
         return run.slides()
-    run.write_record("running")
+    stop = stop or StopRequest()
+    with naming_failures(run.folder.shown):
+        run.write_record("running")
+        try:
+            return _stages(run, resources or Resources(), progress, stop)
+        except Stopped:
+            run.write_record("stopped")
+            raise
+
+
+def _stages(run: Run, resources: Resources, progress: bool, stop: StopRequest) -> pa.Table:
+    metrics = RunMetrics(run.cohort.name)
     started = time.perf_counter()
-    plans = plan_cohort(run, progress)
+    plans = plan_cohort(run, progress, stop, metrics)
     planned = time.perf_counter()
-    _score(run, resources or Resources(), progress)
+    _score(run, resources, progress, stop, metrics)
+    stop.check()
     scored = time.perf_counter()
-    slides = reduce_cohort(run, plans, progress)
+    slides = reduce_cohort(run, plans, progress, stop, metrics)
     write_cohort(run.folder, slides)
     seconds = {"plan": planned - started, "score": scored - planned, "reduce": time.perf_counter() - scored}
     run.finish(slides, duration_s={stage: round(value, 2) for stage, value in seconds.items()})
     return slides
 
 
-# ---- score: actors that hold the models
-
-
-class ScoreActor:
-    """Holds the models on one device and scores blocks of regions."""
-
-    def __init__(
-        self,
-        cohort: Cohort,
-        identity: Identity,
-        levels: Levels,
-        resources: Resources,
-        place: Placement,
-        tally: Any,
-        log_level: int,
-    ) -> None:
-        logging.basicConfig(format="%(levelname)s %(message)s")
-        logging.getLogger("mitoray").setLevel(log_level)
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        bundle = load_model(cohort.model, cohort.storage_options, expected_digest=identity.model_digest)
-        self._scorer = RegionScorer(
-            RegionReader(
-                cohort.rows,
-                bundle.mpp,
-                cohort.storage_options,
-                resources.tile_cache_mb << 20,
-                cohort.method.reduced_decode,
-            ),
-            bundle.detector(device, place.threads),
-            levels.detector,
-            place.read_threads,
-            SecondStage.of(cohort, identity.classifier_digest, levels.final, device),
-        )
-        self._tally = tally
-        self._tally.begin.remote()
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """SCORES rows for a block of REGIONS rows, one each."""
-        rows: list[dict[str, Any]] = []
-        for row in self._scorer.score(batch.to_pylist()):
-            log.debug("region %s %s", row["region_id"], row["status"])
-            mm2 = row["width_px"] * row["height_px"] * batch["mpp"][len(rows)].as_py() ** 2 / 1e6
-            self._tally.add.remote(row["slide_id"], mm2, row["status"] == "failed", self._scorer.take_seconds())
-            rows.append(row)
-        return pa.Table.from_pylist(rows, schema=SCORES)
-
-
-class FetchActor:
-    """Fetches regions' compressed tiles for actors elsewhere."""
-
-    def __init__(self, cohort: Cohort, mpp: float) -> None:
-        self._reader = RegionReader(cohort.rows, mpp, cohort.storage_options, 0, cohort.method.reduced_decode)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        """The same REGIONS rows with their `tiles`; null where they could not be had: the scorer finds out why."""
-        return batch.append_column("tiles", pa.array(map(self._reader.packed, batch.to_pylist()), pa.large_binary()))
-
-
-def _score(run: Run, resources: Resources, progress: bool) -> None:
+def _score(run: Run, resources: Resources, progress: bool, stop: StopRequest, metrics: RunMetrics) -> None:
     """Score what is not scored yet. Ray Data's checkpoint knows what is: one row per region_id, written whole."""
-    if run.status == "incomplete":
+    if run.status != "new":
         log.info("Trying again %d regions that could not be scored before", run.work.queue_again(run.attempt))
     to_do, done = run.work.region_counts(), run.work.scored_counts()
     n_open = sum((to_do - done).values())
@@ -121,14 +91,15 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
     place = resources.placed(_nodes())
     log.info("Reading slides %s: %s", place.reader, place.why)
     cohort, bundle, filesystem = run.cohort, run.bundle, run.folder.arrow_filesystem
-    tally = ray.remote(num_cpus=0)(Tally).remote()
+    watch = started_watch()
     checkpoint = CheckpointConfig(
         id_column="region_id",
         checkpoint_path=run.folder.path(CHECKPOINT),
         override_filesystem=filesystem,
         delete_checkpoint_on_success=False,
     )
-    with _ray_data(checkpoint), _watched(tally, run, RegionBar(to_do, done, progress)):
+    watching = _watched(watch, run, RegionBar(to_do, done, progress), resources.region_timeout_s, stop, metrics)
+    with _ray_data(checkpoint), watching:
         rows = _block_rows(n_open, place)
         regions = ray.data.read_parquet(
             run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
@@ -150,8 +121,8 @@ def _score(run: Run, resources: Resources, progress: bool) -> None:
                 run.levels,
                 resources,
                 place,
-                tally,
-                log.getEffectiveLevel(),
+                watch,
+                LogSettings.here(),
             ),
             batch_size=rows if place.num_gpus else None,  # Ray Data wants a number where there are GPUs
             batch_format="pyarrow",
@@ -180,29 +151,51 @@ def _block_rows(n_regions: int, place: Placement) -> int:
 
 
 @contextmanager
-def _watched(tally: Any, run: Run, bar: RegionBar) -> Iterator[None]:
-    """Show what the actors tally, and keep it in the run's folder, while the block runs."""
-    stop = threading.Event()
+def _watched(
+    watch: Any, run: Run, bar: RegionBar, timeout_s: float, stop: StopRequest, metrics: RunMetrics
+) -> Iterator[None]:
+    """Show what the actors tell, export it, and keep it in the run's folder, while the block runs.
+
+    Ends actors that are stuck, and hands on the request to stop.
+    """
+    ended = threading.Event()
+    kept = 0.0
 
     def look() -> None:
-        kept = 0.0
-        ended = False
-        while not ended:
-            ended = stop.wait(_POLL_S)
-            snapshot = ray.get(tally.snapshot.remote())
-            bar.show(snapshot)
-            if ended or run.folder.local or time.perf_counter() - kept > _KEEP_EVERY_S:
-                run.write_attempt(snapshot)
-                kept = time.perf_counter()
+        nonlocal kept
+        over = ended.is_set()
+        if stop.asked:
+            ray.get(watch.stop.remote())
+        for region_id, actor in ray.get(watch.stuck.remote(timeout_s + GRACE_S)):
+            log.warning("Region %s is stuck: its actor is ended, and goes on without it", region_id)
+            ray.kill(actor, no_restart=False)
+        snapshot = ray.get(watch.snapshot.remote(_SILENT_S))
+        bar.show(snapshot)
+        metrics.regions(snapshot, bar.left, bar.time_left_s)
+        if over or run.folder.local or time.perf_counter() - kept > _KEEP_EVERY_S:
+            run.write_attempt(snapshot)
+            kept = time.perf_counter()
 
-    thread = threading.Thread(target=look, name="progress", daemon=True)
+    def keep_looking() -> None:
+        over = False
+        while not over:
+            over = ended.wait(_POLL_S)
+            try:
+                look()
+            except Exception as error:  # the run goes on, and the next look may succeed
+                log.warning("Looking after the actors failed: %s", type(error).__name__)
+                log.debug("It failed with this", exc_info=True)
+                over = over or ended.wait(_KEEP_EVERY_S)
+
+    thread = threading.Thread(target=keep_looking, name="progress", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        stop.set()
+        ended.set()
         thread.join()
         bar.close()
+        metrics.scored()
 
 
 @contextmanager

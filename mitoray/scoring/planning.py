@@ -16,11 +16,13 @@ from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import plan_slide, regions_of
 from mitoray.scoring.progress import slide_bar
 from mitoray.scoring.schema import REGIONS
+from mitoray.scoring.stopping import StopRequest
 from mitoray.scoring.tasks import cluster_cpus, in_tasks
 from mitoray.scoring.work import PLANS, REGION_TABLES, PlanRef, Work
 from mitoray.storage import Folder
 
 if TYPE_CHECKING:  # a run knows its models, and tasks have no need to import torch
+    from mitoray.scoring.metrics import RunMetrics
     from mitoray.scoring.run import Run
 
 KEEP_EVERY_S: Final = 30.0
@@ -52,7 +54,9 @@ class Cut:
     file: str
 
 
-def plan_cohort(run: "Run", progress: bool) -> dict[str, PlanRef]:
+def plan_cohort(
+    run: "Run", progress: bool, stop: StopRequest | None = None, metrics: "RunMetrics | None" = None
+) -> dict[str, PlanRef]:
     """Where the plan of each slide stands, those of earlier attempts included.
 
     A slide that failed before is opened again, one that was planned is not, and none is cut twice.
@@ -63,15 +67,21 @@ def plan_cohort(run: "Run", progress: bool) -> dict[str, PlanRef]:
     rows = [row for row in cohort.rows if not row.error]
     to_plan = [row for row in rows if row.slide_id not in plans or plans[row.slide_id].status != "planned"]
     planning = partial(plan_batch, run.folder, sizes, cohort.storage_options)
+    stop = stop or StopRequest()
+    done = failed = 0
     with slide_bar("planning", len(to_plan), progress) as bar:
-        for refs in in_tasks(planning, _batches(to_plan, work.new_names(PLANS))):
+        for refs in in_tasks(planning, _batches(to_plan, work.new_names(PLANS)), check=stop.check):
             plans |= {ref.slide_id: ref for ref in refs}
             bar.update(len(refs))
+            done += len(refs)
+            failed += sum(ref.status != "planned" for ref in refs)
+            if metrics:
+                metrics.slides("plan", done, failed, len(to_plan) - done)
     cut = work.region_counts()
     files = work.new_names(REGION_TABLES)
     planned = [row for row in rows if plans[row.slide_id].status == "planned" and row.slide_id not in cut]
     cuts = [Cut(plans[row.slide_id], row.uri, next(files)) for row in planned]
-    for _ in in_tasks(partial(cut_regions, run.folder, sizes), _shares(cuts)):
+    for _ in in_tasks(partial(cut_regions, run.folder, sizes), _shares(cuts), check=stop.check):
         pass
     return plans
 

@@ -66,22 +66,36 @@ class RegionBar:
         self._to_do = to_do
         self._done = done
         self._shown = 0
+        self._wall_s = 0.0
         self._started = time.perf_counter()
         self._bar = _bar("scoring", "region", sum(to_do.values()), sum(done.values()), enabled)
 
     def show(self, snapshot: Mapping[str, Any]) -> None:
-        """Move the bar to a Tally's snapshot."""
+        """Move the bar to a snapshot of the actors' `Watch`."""
         finished = sum(
             self._done.get(slide_id, 0) + snapshot["regions"].get(slide_id, 0) >= count
             for slide_id, count in self._to_do.items()
         )
         speed = snapshot["mm2"] / (time.perf_counter() - self._started)
-        text = f"{finished}/{len(self._to_do)} slides, {speed:.2f} mm²/s"
+        text = f"{finished}/{len(self._to_do)} slides, {speed:.2f} mm²/s, {snapshot['n_actors']} actors"
         if snapshot["n_failed_regions"]:
             text += f", {snapshot['n_failed_regions']} regions failed"
+        if snapshot["n_silent"]:
+            text += f", {snapshot['n_silent']} actors silent"
         self._bar.set_postfix_str(text, refresh=False)
         self._bar.update(snapshot["n_regions"] - self._shown)
         self._shown = snapshot["n_regions"]
+        self._wall_s = snapshot["wall_s"]
+
+    @property
+    def left(self) -> int:
+        """Regions that are yet to be scored; those scored again after a loss do not count twice."""
+        return max(0, sum(self._to_do.values()) - sum(self._done.values()) - self._shown)
+
+    @property
+    def time_left_s(self) -> float | None:
+        """Seconds until the last region, at the pace since the first actor was ready; None before the first region."""
+        return self.left * self._wall_s / self._shown if self._shown else None
 
     def close(self) -> None:
         """Leave the bar as it stands."""

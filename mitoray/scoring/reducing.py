@@ -1,5 +1,6 @@
 """Reduce a cohort: one CPU task per slide, which reads its own plan and the score tables that hold its regions."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,12 +15,16 @@ from mitoray.scoring.progress import slide_bar
 from mitoray.scoring.reduce import failed_slide, reduce_slide, slide_scores
 from mitoray.scoring.results import write_slide
 from mitoray.scoring.schema import PLAN, SLIDES
+from mitoray.scoring.stopping import StopRequest
 from mitoray.scoring.tasks import in_tasks
 from mitoray.scoring.work import PlanRef, Work
 from mitoray.storage import Folder
 
 if TYPE_CHECKING:  # a run knows its models, and tasks have no need to import torch
+    from mitoray.scoring.metrics import RunMetrics
     from mitoray.scoring.run import Run
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,13 @@ class Scored:
     tables: Sequence[str]
 
 
-def reduce_cohort(run: "Run", plans: Mapping[str, PlanRef], progress: bool) -> pa.Table:
+def reduce_cohort(
+    run: "Run",
+    plans: Mapping[str, PlanRef],
+    progress: bool,
+    stop: StopRequest | None = None,
+    metrics: "RunMetrics | None" = None,
+) -> pa.Table:
     """The SLIDES table, in the order of the manifest; each slide's own files are written by its task."""
     model, cohort = run.deciding, run.cohort
     how = Counting(run.folder, cohort.method, cohort.files, model.threshold, model.thresholds, run.calibrated)
@@ -54,11 +65,22 @@ def reduce_cohort(run: "Run", plans: Mapping[str, PlanRef], progress: bool) -> p
         for place, row in enumerate(cohort.rows)
     ]
     found: dict[int, dict[str, Any]] = {}
+    stop = stop or StopRequest()
     with slide_bar("counting", len(slides), progress) as bar:
-        for place, row in in_tasks(partial(reduce_one, how), slides):
+        for place, row in in_tasks(partial(reduce_one, how), slides, check=stop.check):
             found[place] = row
             bar.update()
+            _told(row)
+            if metrics:
+                failed = sum(row["status"] != "scored" for row in found.values())
+                metrics.slides("reduce", len(found), failed, len(slides) - len(found))
     return pa.Table.from_pylist([found[place] for place in range(len(slides))], schema=SLIDES)
+
+
+def _told(row: Mapping[str, Any]) -> None:
+    """Log a slide's outcome."""
+    facts = {name: row[name] for name in ("slide_id", "status", "error", "n_detections", "mitotic_count")}
+    log.info("slide %r %s", row["slide_id"], row["status"], extra={"stage": "reduce", **facts})
 
 
 def reduce_one(how: Counting, slide: Scored) -> tuple[int, dict[str, Any]]:

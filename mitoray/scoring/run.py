@@ -115,7 +115,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """What the last attempt left: new, running (it was interrupted), incomplete (slides failed), or complete."""
+        """What the last attempt left: new, running (it was killed), stopped, incomplete (slides failed), complete."""
         return self._previous["status"] if self._previous else "new"
 
     def write_record(self, status: str, **parts: Any) -> None:

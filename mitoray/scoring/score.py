@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -13,8 +14,9 @@ import numpy as np
 import torch
 from cachetools import LRUCache
 
-from mitoray.errors import SlideError
+from mitoray.errors import RegionTimedOut, SlideError
 from mitoray.models import Detector
+from mitoray.scoring.ahead import Reads
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import BORDER_MARGIN_UM, core_rect, outer_rect
 from mitoray.scoring.stages import SecondStage, candidate_rows
@@ -125,9 +127,11 @@ class RegionScorer:
         detector_threshold: float,
         read_threads: int = 1,
         second: SecondStage | None = None,
+        region_timeout_s: float | None = None,
     ) -> None:
         """detector_threshold: lowest score of the detector that is kept, or handed to the second stage.
 
+        region_timeout_s: a region whose pixels are not there by then fails; None waits for ever.
         Threads decode too, beside the network; but a single one beside a network on a CPU only fetches. Sharing a core
         they would only drive each other's data out of its cache: in turn they take a fourteenth less.
         """
@@ -135,7 +139,8 @@ class RegionScorer:
         self._detector = detector
         self._threshold = detector_threshold
         self._second = second
-        self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="read")
+        self._timeout_s = region_timeout_s
+        self._reads: Reads[RegionBytes | _Read] = Reads(read_threads)
         self._ahead = read_threads + 1
         on_gpu = detector.device.type == "cuda"
         self._decode_ahead = on_gpu or read_threads > 1
@@ -153,18 +158,32 @@ class RegionScorer:
             taken, self._seconds = self._seconds, Counter()
         return dict(taken)
 
-    def score(self, regions: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """One SCORES row per region. A region whose pixels cannot be had gives a row with `status="failed"`."""
-        waiting: deque[Callable[[], dict[str, Any]]] = deque()
+    def score(
+        self,
+        regions: Iterable[Mapping[str, Any]],
+        *,
+        alone: bool = False,
+        taking: Callable[[str], object] = str,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[dict[str, Any]]:
+        """One SCORES row per region. A region whose pixels cannot be had gives a row with `status="failed"`.
+
+        alone: nothing is read ahead, so that whatever befalls the process is the doing of one region. taking: is told
+        of the region that is waited for from then on. stopped: once it says so, what is not in hand is left.
+        """
+        waiting: deque[tuple[str, Callable[[], dict[str, Any]]]] = deque()
         ahead = self._read if self._decode_ahead else self._fetched
+        most = 1 if alone else self._ahead
         source = iter(regions)
-        while True:
-            while len(waiting) < self._ahead and (region := next(source, None)) is not None:
-                score = partial(self._scored, region, self._pool.submit(ahead, region))
-                waiting.append(self._streams.submit(score).result if self._streams else score)
+        while not stopped():
+            while len(waiting) < most and (region := next(source, None)) is not None:
+                score: Callable[[], dict[str, Any]] = partial(self._scored, region, self._reads.submit(ahead, region))
+                waiting.append((region["region_id"], self._streams.submit(score).result if self._streams else score))
             if not waiting:
                 return
-            yield waiting.popleft()()
+            region_id, scored = waiting.popleft()
+            taking(region_id)
+            yield scored()
 
     def _fetched(self, region: Mapping[str, Any]) -> RegionBytes:
         started = time.perf_counter()
@@ -185,7 +204,15 @@ class RegionScorer:
     def _pixels(self, region: Mapping[str, Any], coming: "Future[RegionBytes | _Read]") -> _Read:
         started = time.perf_counter()
         try:
-            ready = coming.result()
+            ready = coming.result(self._timeout_s)
+        except NotYet:
+            if coming.done():
+                raise
+            self._reads.give_up(coming)
+            raise RegionTimedOut(
+                f"{region['slide_id']}: the pixels of a region were not there after {self._timeout_s:g} s. Look at the "
+                "slide and its storage, or raise region_timeout_s; then run again."
+            ) from None
         finally:
             self._took(wait=time.perf_counter() - started)
         return ready if isinstance(ready, _Read) else self._decoded(region, ready)
@@ -195,16 +222,14 @@ class RegionScorer:
             self._seconds.update(seconds)
 
     def _scored(self, region: Mapping[str, Any], coming: "Future[RegionBytes | _Read]") -> dict[str, Any]:
-        row = {name: region[name] for name in ("region_id", "slide_id", "x_px", "y_px", "width_px", "height_px")}
         try:
             read = self._pixels(region, coming)
         except SlideError as error:
-            return {**row, "status": "failed", "error": f"{type(error).__name__}: {error}", "candidates": []}
+            return failed_region(region, f"{type(error).__name__}: {error}")
         except Exception as error:  # a decoder's own errors cost this region, not the cohort
             log.exception("Reading region %s failed in an unforeseen way", region["region_id"])
-            message = f"Unforeseen {type(error).__name__} while reading: {error}"
-            return {**row, "status": "failed", "error": message, "candidates": []}
-        return {**row, "status": "scored", "error": None, "candidates": self._candidates(region, read)}
+            return failed_region(region, f"Unforeseen {type(error).__name__} while reading: {error}")
+        return _row(region) | {"status": "scored", "error": None, "candidates": self._candidates(region, read)}
 
     def _candidates(self, region: Mapping[str, Any], read: _Read) -> list[dict[str, Any]]:
         started = time.perf_counter()
@@ -224,3 +249,12 @@ class RegionScorer:
         candidates = self._second.judged(image, image_mpp, points.xy_px[owned].astype(float), slide_xy_px, scores)
         self._took(classify=time.perf_counter() - detected)
         return candidates
+
+
+def failed_region(region: Mapping[str, Any], error: str) -> dict[str, Any]:
+    """The SCORES row of a region that could not be scored."""
+    return _row(region) | {"status": "failed", "error": error, "candidates": []}
+
+
+def _row(region: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: region[name] for name in ("region_id", "slide_id", "x_px", "y_px", "width_px", "height_px")}

@@ -1,0 +1,95 @@
+"""Which actor has which region in hand: it shows that one is stuck, or that a region ends whatever process tries it."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+MOST_CRASHES: Final = 3
+"""Processes that may end over a region before it is given up. One that runs out of memory ends too."""
+
+
+@dataclass
+class InHand:
+    """The region that an actor works on, since when, and when it was last heard of; monotonic seconds."""
+
+    region_id: str | None
+    since_s: float
+    heard_s: float
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What an actor is to know of a block before it begins.
+
+    given_up: errors of the regions that it must not try. alone: score them one by one, for one of them may have ended a
+    process. stop: score nothing more.
+    """
+
+    given_up: dict[str, str]
+    alone: bool
+    stop: bool
+
+
+class Health:
+    """A roll of actors, by name, and of the regions that stopped or ended them. Held by one process, told by all."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._actors: dict[str, InHand] = {}
+        self._crashes: Counter[str] = Counter()
+        self._given_up: dict[str, str] = {}
+        self._stop = False
+
+    def begin_actor(self, actor: str) -> None:
+        """An actor is ready. If it was before, its process ended over the region that it had in hand."""
+        before = self._actors.get(actor)
+        if before is not None and before.region_id is not None and before.region_id not in self._given_up:
+            self._crashes[before.region_id] += 1
+            if self._crashes[before.region_id] >= MOST_CRASHES:
+                self._given_up[before.region_id] = (
+                    f"RegionEndsProcess: {MOST_CRASHES} processes ended over this region, by a crash or for want of "
+                    "memory. Look at the slide there, give actors more memory, or lower region_um; then run again."
+                )
+        self._actors[actor] = InHand(None, self._now(), self._now())
+
+    def orders(self, actor: str, region_ids: Sequence[str]) -> Orders:
+        """For a block of regions that the actor is about to score."""
+        self.heard(actor)
+        given_up = {region_id: self._given_up[region_id] for region_id in region_ids if region_id in self._given_up}
+        alone = any(region_id in self._crashes for region_id in region_ids)
+        return Orders(given_up, alone, self._stop)
+
+    def take(self, actor: str, region_id: str | None) -> None:
+        """The actor takes a region in hand, or none."""
+        self._actors[actor] = InHand(region_id, self._now(), self._now())
+
+    def heard(self, actor: str) -> bool:
+        """The actor's process is there; returns whether it is to stop."""
+        if actor in self._actors:
+            self._actors[actor].heard_s = self._now()
+        return self._stop
+
+    def stop(self) -> None:
+        """From now on actors are told to finish the region in hand and to take no more."""
+        self._stop = True
+
+    def stuck(self, limit_s: float) -> dict[str, str]:
+        """The actors that have had one region in hand for longer, and that region, which is given up. Told once."""
+        found = {
+            actor: hand.region_id
+            for actor, hand in self._actors.items()
+            if hand.region_id is not None and self._now() - hand.since_s > limit_s
+        }
+        for actor, region_id in found.items():
+            self._given_up[region_id] = (
+                f"RegionTimedOut: not scored within {limit_s:g} s, so that its process was ended. Look at the slide "
+                "there, or raise region_timeout_s; then run again."
+            )
+            self._actors[actor].region_id = None
+        return found
+
+    def silent(self, limit_s: float) -> list[str]:
+        """The actors that have not been heard of for so long."""
+        return [actor for actor, hand in self._actors.items() if self._now() - hand.heard_s > limit_s]

@@ -1,0 +1,75 @@
+"""Which regions are given up, and when: those that end or stop whatever process tries them, and no others."""
+
+import pytest
+
+from mitoray.scoring.health import MOST_CRASHES, Health
+
+
+class Clock:
+    def __init__(self):
+        self.s = 100.0
+
+    def __call__(self):
+        return self.s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def health(clock):
+    health = Health(clock)
+    health.begin_actor("a")
+    return health
+
+
+def test_a_region_that_ended_three_processes_is_given_up(health):
+    for crash in range(MOST_CRASHES):
+        assert health.orders("a", ["s/1", "s/2"]).given_up == {}
+        health.take("a", "s/1")
+        health.begin_actor("a")
+        assert health.orders("a", ["s/1"]).alone, crash
+    orders = health.orders("a", ["s/1", "s/2"])
+    assert orders.given_up.keys() == {"s/1"}
+    assert "RegionEndsProcess" in orders.given_up["s/1"]
+    assert "run again" in orders.given_up["s/1"]
+
+
+def test_a_process_that_ends_between_regions_accuses_none(health):
+    for _ in range(MOST_CRASHES):
+        health.take("a", "s/1")
+        health.take("a", None)
+        health.begin_actor("a")
+    assert health.orders("a", ["s/1"]).given_up == {}
+    assert not health.orders("a", ["s/1"]).alone
+
+
+def test_a_region_that_lasts_too_long_is_told_once_and_given_up(health, clock):
+    health.take("a", "s/1")
+    clock.s += 59
+    assert health.stuck(60) == {}
+    clock.s += 2
+    assert health.stuck(60) == {"a": "s/1"}
+    assert health.stuck(60) == {}
+    health.begin_actor("a")
+    orders = health.orders("a", ["s/1", "s/2"])
+    assert orders.given_up.keys() == {"s/1"}
+    assert "RegionTimedOut" in orders.given_up["s/1"]
+    assert not orders.alone
+
+
+def test_silence_is_noticed_and_ends_with_a_sign_of_life(health, clock):
+    clock.s += 61
+    assert health.silent(60) == ["a"]
+    health.heard("a")
+    assert health.silent(60) == []
+
+
+def test_the_request_to_stop_reaches_every_actor(health):
+    assert not health.heard("a")
+    health.stop()
+    assert health.heard("a")
+    assert health.orders("a", []).stop
+    assert health.heard("one that nobody knows")
