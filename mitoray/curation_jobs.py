@@ -1,6 +1,6 @@
 """What the jobs of curation have in common: experts' folders out, their decisions in, a new version of the labels."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -156,21 +156,32 @@ def classifier_scores(
     storage_options: Mapping[str, Any] | None,
 ) -> tuple[dict[int, float], dict[str, str]]:
     """A classifier's score by row number of `places`, slides in Ray tasks, and why slides could not be read."""
+    scores: dict[int, float] = {}
+    failed: dict[str, str] = {}
+    for slide_id, found, error in slide_scores(places, slides, classifier, digest, storage_options):
+        if error:
+            failed[slide_id] = error
+        scores |= found
+    return scores, failed
+
+
+def slide_scores(
+    places: pa.Table,
+    slides: Iterable[TrainingSlide],
+    classifier: str,
+    digest: str,
+    storage_options: Mapping[str, Any] | None,
+) -> Iterator[tuple[str, dict[int, float], str | None]]:
+    """slide_id, scores by row number of `places`, and why it could not be read: slide by slide, as Ray tasks end."""
     rows: dict[str, list[int]] = {}
     for number, slide_id in enumerate(places["slide_id"].to_pylist()):
         rows.setdefault(slide_id, []).append(number)
     work = [(slide, places.take(pa.array(rows[slide.slide_id]))) for slide in slides if slide.slide_id in rows]
     one = partial(_scored, classifier=classifier, digest=digest, storage_options=storage_options)
-    scores: dict[int, float] = {}
-    failed: dict[str, str] = {}
     with tqdm(total=len(work), desc="classifying", unit="slide", disable=None) as bar:
         for slide_id, found, error in in_tasks(one, work):
             bar.update()
-            if error:
-                failed[slide_id] = error
-            else:
-                scores |= dict(zip(rows[slide_id], found, strict=True))
-    return scores, failed
+            yield slide_id, dict(zip(rows[slide_id], found, strict=not error)), error
 
 
 def _scored(

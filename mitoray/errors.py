@@ -178,3 +178,19 @@ class BadDecisions(MitorayError):
 
 class ExpertsDisagree(MitorayError):
     """Candidates on which experts decided differently, and nobody has the majority."""
+
+
+class RegistrationRefused(SlideError):
+    """A rescan that could not be laid over its original well enough to carry labels over."""
+
+
+class MirroredRescan(RegistrationRefused):
+    """A rescan that is its original's mirror image."""
+
+
+class BlankSlide(RegistrationRefused):
+    """A slide to be registered that shows no tissue."""
+
+
+class BadRegistration(MitorayError):
+    """A file of a registration that cannot be read, or says something that cannot be."""

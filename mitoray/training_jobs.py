@@ -110,8 +110,8 @@ class Prepared:
 def prepare(material: Material) -> Prepared:
     """Read the manifest and the labels, and open the slides. Raises BadManifest, BadLabels."""
     rows = read_manifest(material.manifest, material.storage_options)
-    labels = read_labels(_fetched(material.labels, material.storage_options))
-    cases = read_cases(_fetched(material.manifest, material.storage_options))
+    labels = read_labels(fetched(material.labels, material.storage_options))
+    cases = read_cases(fetched(material.manifest, material.storage_options))
     splits = dict(zip(cases["slide_id"].to_pylist(), cases["split"].to_pylist(), strict=True))
     _check_splits(cases)
     with tqdm(total=len(rows), desc="opening", unit="slide", disable=None) as bar:
@@ -179,7 +179,7 @@ def _check_splits(cases: pa.Table) -> None:
             )
 
 
-def _fetched(uri: str, storage_options: Mapping[str, Any] | None) -> str:
+def fetched(uri: str, storage_options: Mapping[str, Any] | None) -> str:
     """A path that holds the file; one in object storage is copied, while the process lives."""
     if not options_for(uri, storage_options):
         return uri

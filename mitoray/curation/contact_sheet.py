@@ -1,4 +1,4 @@
-"""The cells whose labels are most at odds with their neighbours', on one picture."""
+"""Cells in rows on one picture, each under its caption."""
 
 import io
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-_COLUMNS: Final = 10
 _INCH: Final = 1.15
 
 
-def contact_sheet(images: Sequence[NDArray[np.uint8]], captions: Sequence[str], title: str) -> bytes:
-    """PNG of cells, uint8 (s, s, 3) each, in rows of ten in their order, each under its caption."""
-    rows = max(1, -(-len(images) // _COLUMNS))
-    figure = Figure(figsize=(_COLUMNS * _INCH, rows * (_INCH + 0.45) + 0.5))
+def contact_sheet(
+    images: Sequence[NDArray[np.uint8]], captions: Sequence[str], title: str, *, columns: int = 10, aspect: float = 1.0
+) -> bytes:
+    """PNG of cells, uint8 (h, w, 3) each, in rows in their order. aspect: their width over their height."""
+    rows = max(1, -(-len(images) // columns))
+    figure = Figure(figsize=(columns * _INCH * aspect, rows * (_INCH + 0.45) + 0.5))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, _COLUMNS, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):

@@ -39,14 +39,7 @@ def read_cases(uri: str | Path) -> pa.Table:
     laboratory and species, joined by commas. MIDOG++ numbers its slides: 7 becomes 007, as its files are called.
     Raises BadLabels.
     """
-    path, source = local_file(str(uri)), short_name(str(uri))
-    if first_bytes(path).startswith(b"PAR1"):
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            raise BadLabels(f"{source} is no complete Parquet file. Write or fetch it again.") from error
-    else:
-        table = read_text_columns(path, source)
+    table, source = read_columns(uri)
     from_midog = {"Slide", "Tumor"} <= set(table.column_names)
     if from_midog:
         table = table.rename_columns([_MIDOG_NAMES.get(name, name) for name in table.column_names])
@@ -67,6 +60,17 @@ def read_cases(uri: str | Path) -> pa.Table:
     if len(cases) != len(pc.unique(cases["slide_id"])):
         raise BadLabels(f"{source} lists a slide_id more than once. Keep one row per slide.")
     return cases
+
+
+def read_columns(uri: str | Path) -> tuple[pa.Table, str]:
+    """All columns of a CSV (as text) or Parquet table, and its name for messages. Raises BadLabels."""
+    path, source = local_file(str(uri)), short_name(str(uri))
+    if not first_bytes(path).startswith(b"PAR1"):
+        return read_text_columns(path, source), source
+    try:
+        return pq.read_table(path), source
+    except (pa.ArrowException, OSError) as error:
+        raise BadLabels(f"{source} is no complete Parquet file. Write or fetch it again.") from error
 
 
 def with_domains(labels: pa.Table, cases: pa.Table) -> pa.Table:

@@ -47,7 +47,7 @@ def stamp(planes: Field, layers: Field, left: int, top: int) -> None:
 def expose(rng: np.random.Generator, domain: PhantomDomain, planes: Field) -> NDArray[np.uint8]:
     """The scanner's image (height, width, 3) uint8, by the law of Beer and Lambert, with sensor noise."""
     height, width = planes.shape[1:]
-    density = _densities(domain.stain)
+    density = optical_densities(domain.stain)
     noise = rng.standard_normal((_STRIP_PX, width), dtype=np.float32) * np.float32(domain.scanner.noise) + 0.5
     image = np.empty((height, width, 3), dtype=np.uint8)
     for top in range(0, height, _STRIP_PX):
@@ -62,7 +62,7 @@ def expose(rng: np.random.Generator, domain: PhantomDomain, planes: Field) -> ND
     return image
 
 
-def _densities(stain: Stain) -> NDArray[np.float32]:
+def optical_densities(stain: Stain) -> NDArray[np.float32]:
     """(3, 2) float32: natural-logarithmic optical density per channel of one unit of haematoxylin and of eosin."""
     vectors = np.array([stain.haematoxylin, stain.eosin]).T
     strengths = np.array([stain.haematoxylin_strength, stain.eosin_strength])
