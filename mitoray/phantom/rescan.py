@@ -212,7 +212,7 @@ def _states(places_um: Points, way: _Way, discs: Points) -> list[str]:
     top, bottom = way.strip_um
     for x, y in places_um.tolist():
         near = np.hypot(*(discs - (x, y)).T).min(initial=np.inf)
-        cut = [abs(x - way.seam_at_um) < CUT_UM + way.how.seam_um / 2 and way.how.seam_um > 0]
+        cut = [abs(x - way.seam_at_um) < CUT_UM and way.how.seam_um > 0]
         cut += [way.how.strip_um > 0 and min(abs(y - top), abs(y - bottom)) < CUT_UM]
         if not (0 <= x < way.size_um[0] and 0 <= y < way.size_um[1]):
             states.append("outside")
