@@ -3,8 +3,8 @@
     PYTHONPATH=. python tests/benchmarks/rescan_training.py --folder /tmp/rescans
 
 Draws crowded slides (200 figures per mm²), rescans them in another scanner and stain with much out of focus, carries
-the labels over by jobs/curate_rescans.py, trains by jobs/train_detector.py, and judges on sharp rescans of other slides.
-What is in the folder already is used again.
+the labels over by jobs/curate_rescans.py, trains by jobs/train_detector.py, and judges on sharp rescans of others. What
+is in the folder already is used again.
 """
 
 import argparse
