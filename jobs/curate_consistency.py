@@ -30,40 +30,36 @@ from tqdm import tqdm
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
 from mitoray.consistency_options import Embedding, Experts, Picture, Ranking, Versions, Where
+from mitoray.consistency_parts import FACTS, MAP, changed_by_first, cut_crops, embedded, of_second
 from mitoray.curation.cell_folder import CellFolder, crops_as_png
 from mitoray.curation.cell_grid import Layout, closeness, grid_of, projected
-from mitoray.curation.cells import CELLS, checked_classes, class_names, codes_of, embeddings_of
-from mitoray.curation.changed_cells import changed_table, changes_review, first_decisions, label_changes
+from mitoray.curation.cells import checked_classes, class_names, codes_of, embeddings_of
+from mitoray.curation.changed_cells import first_decisions, label_changes
 from mitoray.curation.contact_sheet import contact_sheet
 from mitoray.curation.contrastive import Contrast
-from mitoray.curation.decisions import Decisions, read_decisions
+from mitoray.curation.decisions import read_decisions
 from mitoray.curation.embedding import Embedder
-from mitoray.curation.map_files import Changes, read_changes, write_geojson, write_sliderunner
+from mitoray.curation.map_files import write_geojson, write_sliderunner
 from mitoray.curation.map_image import CellStore, tile_rows, write_map
 from mitoray.curation.map_layout import CellMap, read_cell_map, write_cell_map
 from mitoray.curation.map_overview import overview
 from mitoray.curation.neighbours import Neighbours, oddness, ranked
-from mitoray.curation.review import Review, write_review_set
+from mitoray.curation.review import write_review_set
 from mitoray.curation.review_files import write_review
 from mitoray.curation.versions import describe, with_changed, write_version
 from mitoray.curation.votes import disagreed, for_third, settle
 from mitoray.curation_jobs import BAD_INPUT, recorded
-from mitoray.errors import BadLabels, BadOption
 from mitoray.labels import read_labels
 from mitoray.models import load_bundle
-from mitoray.ray_address import ray_address
 from mitoray.slide import redact
 from mitoray.storage import Folder
 from mitoray.training.augment import Augmentation
-from mitoray.training.crop_extraction import Extraction
 from mitoray.training.fit import Scaling
 from mitoray.training_crops import CropMaterial
 from mitoray.training_jobs import Material, claimed, prepare
 
-FACTS = "cells.json"
 RANKED = "inconsistent.csv"
 SHEET = "inconsistent.png"
-MAP = "map"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -126,31 +122,6 @@ def embed(
     for name, error in failed.items():
         print(f"failed: {name!r}: {error}", file=sys.stderr)
     return PARTLY_FAILED if failed else DONE
-
-
-def cut_crops(
-    folder: Folder, prepared: Any, embedder: Embedder, how: Embedding, material: CropMaterial, scaling: Scaling
-) -> tuple[list[str], dict[str, str]]:
-    """Tables of crops around the slides' labels, cut on Ray where they were not before, and why slides gave none."""
-    from mitoray.training.fit_crops import extract_crops
-    from mitoray.training.fit_session import ray_here
-
-    slides = prepared.corpus.slides
-    with (
-        ray_here(scaling, ray_address()) as placement,
-        tqdm(total=len(slides), desc="cutting crops", unit="slide", disable=None) as bar,
-    ):
-        return extract_crops(
-            folder,
-            slides,
-            prepared.corpus.labels,
-            Extraction(margin_px=how.margin_px),
-            placement,
-            mpp=embedder.mpp,
-            side_px=embedder.patch_px + how.margin_px,
-            storage_options=material.storage_options,
-            on_slide=bar.update,
-        )
 
 
 def rank(where: Where, how: Neighbours, ranking: Ranking) -> int:
@@ -282,36 +253,6 @@ def take(where: Where, experts: Experts, versions: Versions) -> int:
     print(f"New version: {versions.version}")
     recorded("curate_consistency import", where.mlflow, {"raters": raters}, {"changed": len(rows)})
     return DONE
-
-
-def changed_by_first(where: Where, experts: Experts) -> tuple[CellFolder, Review | None, pa.Table, Changes]:
-    """The cells, the review set of the changes (None without any), the table of them, and the changes."""
-    source, _, cells, _, _ = embedded(where)
-    made = read_cell_map(where.output / MAP / "cells.parquet")
-    first = read_changes(experts.first, made, experts.name(0))
-    changed = changed_table(cells.select(CELLS.names), dict(zip(made.ids, made.names, strict=True)), first)
-    review = changes_review(changed, made.classes, experts.review_seed) if len(changed) else None
-    return source, review, changed, first
-
-
-def of_second(experts: Experts, review: Review) -> Decisions:
-    """The second expert's decisions."""
-    if not experts.second:
-        raise BadOption("second is missing: give the file or folder in which the second expert worked.")
-    return read_decisions(experts.second, review, experts.name(1))
-
-
-def embedded(where: Where) -> tuple[CellFolder, dict[str, Any], pa.Table, list[str], tuple[str, ...]]:
-    """The cells, what is known of them all, their table, each one's class, and the classes."""
-    folder = Folder.at(str(where.output))
-    try:
-        facts: dict[str, Any] = folder.read_json(FACTS)
-    except (FileNotFoundError, ValueError):
-        raise BadLabels(f"{where.output.name} holds no embedded cells. Embed some into it first.") from None
-    source = CellFolder(folder)
-    cells = source.cells()
-    names = class_names(cells, facts["classes"])
-    return source, facts, cells, names, checked_classes(names)
 
 
 COMMANDS: dict[str, tuple[Callable[..., int], tuple[type[Any], ...]]] = {
