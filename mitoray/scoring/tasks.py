@@ -12,6 +12,8 @@ from mitoray.errors import RayNotStarted
 from mitoray.logs import LogSettings
 from mitoray.ray_address import ray_address
 
+log = logging.getLogger(__name__)
+
 Thing = TypeVar("Thing")
 Result = TypeVar("Result")
 
@@ -70,21 +72,30 @@ def ray_for_job(log_to_driver: bool = True) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    address = ray_address()
-    try:
-        ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=log_to_driver)
-    except Exception as error:
-        asked = os.environ.get("RAY_ADDRESS", address)
-        remedy = (
-            f"Check that the cluster at {asked} is up, and that RAY_AUTH_MODE is set here as it is there"
-            if asked not in (None, "local")
-            else "Check that this machine has memory, room in /tmp and /dev/shm, and CPUs that are not all busy"
-        )
-        raise RayNotStarted(
-            f"Ray could not be started or reached ({type(error).__name__}: {error}). {remedy}."
-        ) from error
+    _connect(log_to_driver)
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _connect(log_to_driver: bool) -> None:
+    """Twice if need be: Ray gives a new node 30 s to start, which on a busy machine may be too few."""
+    address = ray_address()
+    for last in (False, True):
+        try:
+            ray.init(address, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=log_to_driver)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise RayNotStarted(_not_started(error, os.environ.get("RAY_ADDRESS", address))) from error
+            log.warning("Ray did not start (%s); trying once more", type(error).__name__)
+
+
+def _not_started(error: Exception, address: str | None) -> str:
+    remedy = "Check that this machine has memory, room in /tmp and /dev/shm, and CPUs that are not all busy"
+    if address not in (None, "local"):
+        remedy = f"Check that the cluster at {address} is up, and that RAY_AUTH_MODE is set here as it is there"
+    return f"Ray could not be started or reached ({type(error).__name__}: {error}). {remedy}."

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 import pyarrow as pa
@@ -41,6 +42,9 @@ from faulty_store import BadNetwork, bad_network, client, moto
 from mitoray.phantom import draw_cohort
 from mitoray.scoring.work import SCORE_TABLES
 from mitoray.storage import Folder
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "campaign"
@@ -65,31 +69,34 @@ class Campaign:
 
     folder: Path
     network: BadNetwork
+    cluster: "Cluster"
     manifest: Path
     quick_s: float = 60.0
     undisturbed: dict[str, object] = field(default_factory=dict)
 
-    def environment(self, name: str) -> dict[str, str]:
-        """Of a run's driver: its Ray keeps its files to itself, and no credentials but those of the endpoint."""
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of a run's driver: it works on the campaign's Ray, with no credentials but those of the endpoint."""
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
-        temporary = self.folder / name
-        temporary.mkdir(exist_ok=True)
         return kept | {
-            "RAY_TMPDIR": str(temporary),
-            "RAY_ADDRESS": "local",
+            "RAY_ADDRESS": self.cluster.address,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
             "PYTHONPATH": str(ROOT),
         }
 
-    def start(self, name: str, output: str, environment: dict[str, str], attempt: int) -> subprocess.Popen[bytes]:
+    def logs(self) -> set[Path]:
+        """The logs of the workers that there were so far."""
+        return set(self.folder.glob("ray/session_[0-9]*/logs/worker-*.err"))
+
+    def start(self, name: str, output: str, attempt: int, n_actors: int = 1) -> subprocess.Popen[bytes]:
         """The driver, whose output goes to a file of the campaign's folder."""
         storage = json.dumps({"endpoint_url": self.network.url, "client_kwargs": {"region_name": "us-east-1"}})
         options = ["--manifest", str(self.manifest), "--output", output, "--storage-options", storage]
-        options += ["--region-um", "128", "--report", "false", "--log-level", "debug"]
+        options += ["--region-um", "128", "--report", "false", "--log-level", "debug", "--num-actors", str(n_actors)]
         command = [sys.executable, str(ROOT / "jobs/score_cohort.py"), *options]
         with (self.folder / f"{name}-{attempt}.log").open("wb") as log:
-            return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            return subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
 
     def results(self, output: str) -> dict[str, object]:
         """Everything a user takes from a run, free of times and places."""
@@ -127,9 +134,9 @@ def after(driver: subprocess.Popen[bytes], seconds: float) -> bool:
     return True
 
 
-def scoring_actors(driver: subprocess.Popen[bytes]) -> list[psutil.Process]:
-    """The processes of the driver's own Ray that score."""
-    return [process for process in family(driver.pid) if "ScoreActor" in " ".join(command_line(process))]
+def scoring_actors() -> list[psutil.Process]:
+    """The processes of the campaign's Ray that score."""
+    return [process for process in family(os.getpid()) if "ScoreActor" in " ".join(command_line(process))]
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -149,27 +156,21 @@ def command_line(process: psutil.Process) -> list[str]:
 
 
 def kill_driver(driver: subprocess.Popen[bytes], chance: random.Random, quick_s: float) -> str:
-    """SIGKILL at a random moment; its Ray, which nobody watches then, goes with it."""
+    """SIGKILL at a random moment; what it left in Ray ends by itself."""
     moment = chance.uniform(0.3, 0.95) * quick_s
     if not after(driver, moment):
         return "it had ended before"
-    others = family(driver.pid)
     driver.kill()
-    driver.wait()
-    time.sleep(3)
-    for process in others:
-        if process.is_running():
-            process.kill()
     return f"SIGKILL after {moment:.0f} s"
 
 
 def kill_actor(driver: subprocess.Popen[bytes], chance: random.Random) -> str:
     """SIGKILL of one scoring actor, some seconds after there is one."""
-    while driver.poll() is None and not scoring_actors(driver):
+    while driver.poll() is None and not scoring_actors():
         time.sleep(0.2)
     wait_s = chance.uniform(1.0, 8.0)
     after(driver, wait_s)
-    actors = scoring_actors(driver)
+    actors = scoring_actors()
     if not actors:
         return "no actor was left"
     actors[chance.randrange(len(actors))].kill()
@@ -203,19 +204,22 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def two_nodes(environment: dict[str, str]) -> Iterator[Callable[[], None]]:
-    """A head with two CPUs and a worker with two; gives what kills the worker."""
-    os.environ["RAY_TMPDIR"] = environment["RAY_TMPDIR"]
+def cluster(folder: Path) -> Iterator["Cluster"]:
+    """A Ray of two CPUs that outlives the runs' drivers, as clusters do; its files go to the folder."""
+    os.environ["RAY_TMPDIR"] = str(folder)
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    for last in (False, False, True):
+        try:
+            started = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+            break
+        except Exception:  # Ray gives a node 30 s to start, which on a busy machine may be too few
+            if last:
+                raise
     try:
-        worker = cluster.add_node(num_cpus=2)
-        cluster.wait_for_nodes()
-        environment["RAY_ADDRESS"] = cluster.address
-        yield lambda: cluster.remove_node(worker, allow_graceful=False)
+        yield started
     finally:
-        cluster.shutdown()
+        started.shutdown()
 
 
 @dataclass
@@ -235,10 +239,10 @@ class Outcome:
     differs: str = ""
 
 
-def scored_by_region(campaign: Campaign, name: str) -> Counter[str]:
+def scored_by_region(logs: set[Path]) -> Counter[str]:
     """How often each region was scored, as the workers' logs tell."""
     counts: Counter[str] = Counter()
-    for log in (campaign.folder / name).glob("ray/session_[0-9]*/logs/worker-*.err"):
+    for log in logs:
         counts.update(re.findall(r"region (\S+) scored", log.read_text(errors="replace")))
     return counts
 
@@ -246,7 +250,7 @@ def scored_by_region(campaign: Campaign, name: str) -> Counter[str]:
 def run_once(campaign: Campaign, number: int, fault: str, chance: random.Random) -> Outcome:
     """A run that meets the fault, and the same command again."""
     name = f"r{number:02d}"
-    network, environment = campaign.network, campaign.environment(name)
+    network, before = campaign.network, campaign.logs()
     network.calm()
     output, repair = f"s3://{BUCKET}/{name}", lambda: None
     with ExitStack() as stack:
@@ -256,9 +260,9 @@ def run_once(campaign: Campaign, number: int, fault: str, chance: random.Random)
         if fault == "truncated-object":
             detail, repair = truncate(campaign, chance)
         if fault == "node-kill":
-            kill_node = stack.enter_context(two_nodes(environment))
+            worker = campaign.cluster.add_node(num_cpus=2)
         began = time.monotonic()
-        driver = campaign.start(name, output, environment, 1)
+        driver = campaign.start(name, output, 1, 2 if fault == "node-kill" else 1)
         moment = chance.uniform(0.2, 0.8) * campaign.quick_s
         match fault:
             case "driver-kill":
@@ -267,7 +271,7 @@ def run_once(campaign: Campaign, number: int, fault: str, chance: random.Random)
                 detail = kill_actor(driver, chance)
             case "node-kill":
                 after(driver, moment)
-                kill_node()
+                campaign.cluster.remove_node(worker, allow_graceful=False)
                 detail = f"worker node gone after {moment:.0f} s"
             case "503-storm":
                 after(driver, moment)
@@ -291,10 +295,10 @@ def run_once(campaign: Campaign, number: int, fault: str, chance: random.Random)
         network.calm()
         repair()
         began = time.monotonic()
-        second_exit = ended(campaign.start(name, output, environment, 2))
+        second_exit = ended(campaign.start(name, output, 2))
         second_s = time.monotonic() - began
         differs = difference(campaign.undisturbed, campaign.results(output))
-    counts = scored_by_region(campaign, name)
+    counts = scored_by_region(campaign.logs() - before)
     twice = sum(count - 1 for count in counts.values())
     return Outcome(
         number, fault, detail, first_exit, second_exit, not differs, len(counts), twice, first_s, second_s, differs
@@ -306,8 +310,6 @@ def ended(driver: subprocess.Popen[bytes]) -> int:
     try:
         return driver.wait(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
-        for process in family(driver.pid):
-            process.kill()
         driver.kill()
         return driver.wait()
 
@@ -330,7 +332,7 @@ def difference(expected: dict[str, object], found: dict[str, object]) -> str:
     return ", ".join(name for name in expected if expected[name] != found[name])
 
 
-def prepared(folder: Path, network: BadNetwork, n_slides: int, side_px: int) -> Campaign:
+def prepared(folder: Path, network: BadNetwork, ray: "Cluster", n_slides: int, side_px: int) -> Campaign:
     """Slides drawn and uploaded, and the run that nothing disturbs."""
     table, _ = draw_cohort(folder / "slides", n_slides=n_slides, seed=970_000, width_px=side_px, height_px=side_px)
     store = client(network.url)
@@ -341,10 +343,10 @@ def prepared(folder: Path, network: BadNetwork, n_slides: int, side_px: int) -> 
         uris.append(f"s3://{BUCKET}/slides/{Path(path).name}")
     manifest = folder / "manifest.csv"
     pacsv.write_csv(table.set_column(table.column_names.index("uri"), "uri", pa.array(uris)), manifest)
-    campaign = Campaign(folder, network, manifest)
+    campaign = Campaign(folder, network, ray, manifest)
     began = time.monotonic()
     output = f"s3://{BUCKET}/undisturbed"
-    status = ended(campaign.start("undisturbed", output, campaign.environment("u"), 1))
+    status = ended(campaign.start("undisturbed", output, 1))
     assert status == 0, (folder / "undisturbed-1.log").read_text()
     campaign.quick_s = time.monotonic() - began
     campaign.undisturbed = campaign.results(output)
@@ -355,7 +357,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--slides", type=int, default=12)
-    parser.add_argument("--side-px", type=int, default=1200, help="side of each phantom slide, px of 0.25 µm")
+    parser.add_argument("--side-px", type=int, default=1000, help="side of each phantom slide, px of 0.25 µm")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--faults", nargs="+", choices=FAULTS, default=list(FAULTS))
     parser.add_argument("--output", type=Path, help="folder for campaign.csv and the drivers' logs")
@@ -369,9 +371,9 @@ def main() -> int:
     output = given.output or folder
     output.mkdir(parents=True, exist_ok=True)
     outcomes: list[Outcome] = []
-    with moto() as port, bad_network(port, given.seed) as network:
-        campaign = prepared(folder, network, given.slides, given.side_px)
-        regions = sum(scored_by_region(campaign, "u").values())
+    with moto() as port, bad_network(port, given.seed) as network, cluster(folder) as ray:
+        campaign = prepared(folder, network, ray, given.slides, given.side_px)
+        regions = sum(scored_by_region(campaign.logs()).values())
         print(f"undisturbed: {given.slides} slides, {regions} regions, {campaign.quick_s:.0f} s", flush=True)
         for number, fault in enumerate(order[: given.runs], 1):
             outcome = run_once(campaign, number, fault, chance)
@@ -380,8 +382,6 @@ def main() -> int:
             write(outcomes, output / "campaign.csv")
             for log in folder.glob("*.log"):
                 shutil.copy(log, output)
-            if outcome.equal:
-                shutil.rmtree(folder / f"r{number:02d}", ignore_errors=True)
     equal = sum(outcome.equal for outcome in outcomes)
     print(f"{equal} of {len(outcomes)} equal to the undisturbed run; regions scored twice: ", end="")
     print(f"{sum(outcome.twice for outcome in outcomes)} of {sum(outcome.regions for outcome in outcomes)}")
