@@ -29,7 +29,6 @@ def geojson_files(
     detections: pa.Table,
     fields_of_view: Sequence[Hotspot],
     mpp: float,
-    bounds_px: tuple[int, int] = (0, 0),
     shape: GeojsonShape = "points",
     figures: int = 50_000,
 ) -> Iterator[bytes]:
@@ -37,12 +36,12 @@ def geojson_files(
 
     detections: DETECTIONS table. Figures are QuPath detections, points or small circles, classified "Mitotic figure",
     or "Atypical mitotic figure" where that is at least as probable as a normal one, with their scores as measurements;
-    fields of view are annotations. QuPath shows slides with bounds (MRXS-like) from their corner, so `bounds_px` is
-    subtracted. Made file by file, so that its size in memory is the size of one file.
+    fields of view are annotations. Of a Leica slide, QuPath shows the scanned area alone, from the corner that is the
+    origin here too: nothing is added. Made file by file, so that its size in memory is the size of one file.
     """
     for first in range(0, max(1, detections.num_rows), figures):
-        fields = _fields(fields_of_view, mpp, bounds_px) if first == 0 else ()
-        lines = map(_line, [*fields, *_figures(detections.slice(first, figures), mpp, bounds_px, shape)])
+        fields = _fields(fields_of_view, mpp) if first == 0 else ()
+        lines = map(_line, [*fields, *_figures(detections.slice(first, figures), mpp, shape)])
         yield ('{"type": "FeatureCollection", "features": [\n' + ",\n".join(lines) + "\n]}\n").encode()
 
 
@@ -50,9 +49,7 @@ def _line(feature: dict[str, Any]) -> str:
     return json.dumps(feature, ensure_ascii=False, separators=(",", ":"))
 
 
-def _figures(
-    detections: pa.Table, mpp: float, bounds_px: tuple[int, int], shape: GeojsonShape
-) -> Iterator[dict[str, Any]]:
+def _figures(detections: pa.Table, mpp: float, shape: GeojsonShape) -> Iterator[dict[str, Any]]:
     geometry = _point if shape == "points" else _circle(FIGURE_RADIUS_UM / mpp)
     for row in detections.to_pylist():
         measurements = {
@@ -62,7 +59,7 @@ def _figures(
         }
         yield {
             "type": "Feature",
-            "geometry": geometry(row["x_px"] - bounds_px[0], row["y_px"] - bounds_px[1]),
+            "geometry": geometry(row["x_px"], row["y_px"]),
             "properties": {
                 "objectType": "detection",
                 "classification": _classification(row["atypical_probability"]),
@@ -95,11 +92,11 @@ def _classification(atypical_probability: float | None) -> dict[str, Any]:
     return {"name": "Mitotic figure", "color": FIGURE_COLOUR}
 
 
-def _fields(fields: Iterable[Hotspot], mpp: float, bounds_px: tuple[int, int]) -> Iterator[dict[str, Any]]:
+def _fields(fields: Iterable[Hotspot], mpp: float) -> Iterator[dict[str, Any]]:
     for field in fields:
         yield {
             "type": "Feature",
-            "geometry": _polygon(_outline(field) / mpp - bounds_px),
+            "geometry": _polygon(_outline(field) / mpp),
             "properties": {
                 "objectType": "annotation",
                 "name": f"{field.count} mitotic figures in {field.area_mm2:g} mm² ({field.shape})",

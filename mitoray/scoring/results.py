@@ -27,12 +27,10 @@ def write_slide(
     stem = file_stem(result.row["slide_id"])
     names = {"detections_file": f"detections/{stem}.parquet", "geojson_file": f"geojson/{stem}.geojson"}
     folder.write_table(names["detections_file"], result.detections)
-    bounds_px = (plan["bounds_x_px"], plan["bounds_y_px"])
     made = geojson_files(
         result.detections,
         result.fields_of_view,
         plan["mpp"],
-        bounds_px,
         files.geojson_shape,
         files.geojson_figures,
     )

@@ -57,7 +57,7 @@ class Slide:
     """An open slide. Threads may share it; processes open their own.
 
     `mpp`: µm per level-0 px, found in `mpp_source`. `levels`: finest first. `bounds_offset_px`: x, y of this slide's
-    origin where OpenSlide and QuPath see it; add it to points meant for them.
+    origin in OpenSlide's frame; add it to points meant for OpenSlide. QuPath shows the slide from this origin on.
     """
 
     def __init__(

@@ -16,7 +16,6 @@ from mitoray.scoring.schema import DETECTIONS
 from mitoray.storage import Folder
 
 MPP = 0.25
-BOUNDS_PX = (12_288, 55_296)
 
 
 def detections_of(n, seed=0):
@@ -24,8 +23,8 @@ def detections_of(n, seed=0):
     blank = [None] * n
     columns = {
         "slide_id": ["s"] * n,
-        "x_px": BOUNDS_PX[0] + rng.random(n) * 20_000,
-        "y_px": BOUNDS_PX[1] + rng.random(n) * 20_000,
+        "x_px": rng.random(n) * 20_000,
+        "y_px": rng.random(n) * 20_000,
         "detector_score": rng.random(n),
         "classifier_score": blank,
         "score": np.sort(rng.random(n))[::-1],
@@ -43,20 +42,20 @@ def documents(*arguments):
     return [json.loads(content) for content in geojson_files(*arguments)]
 
 
-def test_figures_and_fields_lie_where_qupath_shows_them_from_the_corner_of_the_bounds():
+def test_figures_and_fields_lie_where_qupath_shows_them_from_the_corner_of_the_slide():
     detections = detections_of(300)
     points = points_of(detections)
     fields = (densest_circle(points * MPP), densest_rectangle(points * MPP))
-    (document,) = documents(detections, fields, MPP, BOUNDS_PX)
+    (document,) = documents(detections, fields, MPP)
     circle, rectangle, *figures = document["features"]
     shown = np.array([figure["geometry"]["coordinates"] for figure in figures])
-    assert np.abs(shown - (points - BOUNDS_PX)).max() <= 0.051
+    assert np.abs(shown - points).max() <= 0.051
     assert shown.min() >= -0.1
     for feature, field in ((circle, fields[0]), (rectangle, fields[1])):
         corners = np.array(feature["geometry"]["coordinates"][0])
         assert (corners[0] == corners[-1]).all()
         middle = corners[:-1].mean(axis=0)
-        assert middle == pytest.approx(np.array([field.x_um, field.y_um]) / MPP - BOUNDS_PX, abs=0.1)
+        assert middle == pytest.approx(np.array([field.x_um, field.y_um]) / MPP, abs=0.1)
         assert feature["properties"]["objectType"] == "annotation"
     width, height = np.ptp(np.array(rectangle["geometry"]["coordinates"][0]), axis=0) * MPP
     assert (width, height) == pytest.approx((fields[1].width_um, fields[1].height_um), abs=0.1)
@@ -64,8 +63,8 @@ def test_figures_and_fields_lie_where_qupath_shows_them_from_the_corner_of_the_b
 
 def test_circles_are_closed_polygons_of_their_radius_around_the_same_places():
     detections = detections_of(50)
-    (document,) = documents(detections, (), MPP, BOUNDS_PX, "circles")
-    for figure, place in zip(document["features"], points_of(detections) - BOUNDS_PX, strict=True):
+    (document,) = documents(detections, (), MPP, "circles")
+    for figure, place in zip(document["features"], points_of(detections), strict=True):
         corners = np.array(figure["geometry"]["coordinates"][0])
         assert (figure["geometry"]["type"], figure["properties"]["objectType"]) == ("Polygon", "detection")
         assert (corners[0] == corners[-1]).all()
@@ -75,7 +74,7 @@ def test_circles_are_closed_polygons_of_their_radius_around_the_same_places():
 @pytest.mark.parametrize("shape", ["points", "circles"])
 def test_figures_are_classified_coloured_and_measured_in_either_shape(shape):
     detections = detections_of(80)
-    (document,) = documents(detections, (), MPP, (0, 0), shape)
+    (document,) = documents(detections, (), MPP, shape)
     for figure, row in zip(document["features"], detections.to_pylist(), strict=True):
         atypical = row["atypical_probability"] >= 0.5
         classification = figure["properties"]["classification"]
@@ -103,7 +102,7 @@ def test_no_figures_are_one_file_that_says_so():
 
 def test_a_run_names_the_first_file_and_leaves_no_parts_of_an_earlier_form(tmp_path):
     folder = Folder.at(str(tmp_path))
-    plan = {"bounds_x_px": 0, "bounds_y_px": 0, "mpp": MPP}
+    plan = {"mpp": MPP}
     # A slide that is itself called like a part of the other must keep its file.
     other = write_slide(folder, plan, SlideResult({"slide_id": "a.part-02"}, detections_of(3)))
     result = SlideResult({"slide_id": "a"}, detections_of(25))
