@@ -1,4 +1,4 @@
-"""infra/aws and infra/compose.yaml: validated by what reads them where that is installed, by their documented fields else."""
+"""infra/aws and infra/compose.yaml, validated by what reads them where that is installed, by documented fields else."""
 
 import json
 import re
