@@ -17,6 +17,8 @@ _RATIO: Final = 0.85
 _RESIDUAL_PX: Final = 4.0
 _TRIALS: Final = 3000
 _FEWEST_FEATURES: Final = 6
+_MOST_FEATURES: Final = 5000
+"""Of an image, the coarsest ones: all are compared with all."""
 _STIFFNESS: Final = 5.0
 """Weight, in features, of the rigid map against the affine one: few features in a row must not bend it."""
 
@@ -40,7 +42,8 @@ def features(image: Density) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
         finder.detect_and_extract((image - image.min()) / spread)
     except RuntimeError:  # scikit-image's word for no features
         return empty
-    return finder.keypoints[:, ::-1].astype(np.float64), finder.descriptors.astype(np.float32)
+    kept = np.argsort(-finder.sigmas, kind="stable")[:_MOST_FEATURES]
+    return finder.keypoints[kept, ::-1].astype(np.float64), finder.descriptors[kept].astype(np.float32)
 
 
 def coarse_affine(original: Density, rescan: Density, mpp: float, seed: int = 0) -> tuple[Affine | None, int]:
