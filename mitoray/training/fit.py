@@ -32,6 +32,8 @@ from mitoray.training.network import Network as Network
 
 log = logging.getLogger(__name__)
 
+_OF_ALL: Final = ("patches_per_s", "skipped_patches")
+"""Metrics that add up over workers."""
 _KEPT_CHECKPOINTS: Final = 2
 LIGHT_CPUS: Final = 0.1
 
@@ -237,12 +239,20 @@ def _note(notes: dict[str, Any], metrics: dict[str, float], device: torch.device
         diverged = judged[1:].clone()
         torch.distributed.all_reduce(diverged, torch.distributed.ReduceOp.MAX)
         torch.distributed.broadcast(judged, 0)
+        _add_up(metrics, device)
         if diverged.item():
             notes["diverged"] = notes["diverged"] or "the loss of another worker became no number"
     precision = float(judged[0])
     notes["stale"] = 0 if precision > notes["best"] else notes["stale"] + 1
     notes["best"] = max(notes["best"], precision)
     notes["history"] = [*notes["history"], metrics]
+
+
+def _add_up(metrics: dict[str, float], device: torch.device) -> None:
+    """What each worker did a part of becomes what all did."""
+    parts = torch.tensor([metrics.get(name, 0.0) for name in _OF_ALL], dtype=torch.float64, device=device)
+    torch.distributed.all_reduce(parts, torch.distributed.ReduceOp.SUM)
+    metrics |= {name: float(value) for name, value in zip(_OF_ALL, parts, strict=True) if name in metrics}
 
 
 def _report(fitter: Fitter, notes: Mapping[str, Any], metrics: dict[str, float], rank: int) -> None:

@@ -189,6 +189,7 @@ class Fitter:
                 module.eval()
         rng = np.random.default_rng([self._fitting.seed, self.epoch, self._rank])
         losses: list[torch.Tensor] = []
+        steps: list[int] = []
         patches = skipped = 0
         waits: list[float] = []
         asked = time.perf_counter()
@@ -199,6 +200,7 @@ class Fitter:
             loss = self._step(batch, rng, only_head)
             if len(batch.images):
                 losses.append(loss)
+                steps.append(len(waits))
             patches += len(batch.images)
             skipped += unreadable
             asked = time.perf_counter()
@@ -207,7 +209,7 @@ class Fitter:
         if not np.isfinite(values).all():
             raise Diverged(
                 f"The loss became {values[~np.isfinite(values)][0]} in epoch {self.epoch + 1}, step "
-                f"{int(np.argmax(~np.isfinite(values))) + 1}. Lower learning_rate, or set precision to float32."
+                f"{steps[int(np.argmax(~np.isfinite(values)))]}. Lower learning_rate, or set precision to float32."
             )
         self.epoch += 1
         wait_share = sum(waits[1:]) / duration

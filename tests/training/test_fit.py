@@ -103,7 +103,8 @@ def test_two_workers_of_which_one_is_killed_end_where_undisturbed_ones_do(ray_se
 
 
 @pytest.mark.slow
-def test_a_slide_that_vanishes_is_skipped_and_counted(ray_session, cohort, tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_slide_that_vanishes_is_skipped_and_counted_over_all_workers(ray_session, cohort, tmp_path, workers):
     slides, labels = cohort
     moved = []
     for slide in slides[:3]:
@@ -111,7 +112,9 @@ def test_a_slide_that_vanishes_is_skipped_and_counted(ray_session, cohort, tmp_p
         shutil.copy(slide.uri, copy)
         moved.append(open_training_slide(slide.slide_id, str(copy)))
     Path(moved[0].uri).unlink()
-    fitted = fit(training(([*moved, slides[3]], labels)), ONE, name="lacking", storage=str(tmp_path))
+    placement = Placement(workers=workers, threads=1, num_cpus=0.8, use_gpu=False)
+    lacking = training(([*moved, slides[3]], labels), workers_batch=16 // workers)
+    fitted = fit(lacking, placement, name="lacking", storage=str(tmp_path))
     for epoch in fitted.history:
         assert epoch["skipped_patches"] == pytest.approx(48 / 3, abs=1)
         assert epoch["patches_per_s"] > 0

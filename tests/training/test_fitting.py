@@ -154,6 +154,9 @@ def test_a_loss_that_is_no_number_ends_the_training(epoch):
     with pytest.raises(Diverged, match=r"The loss became nan in epoch 2, step 2\. Lower learning_rate"):
         fitter.run_epoch([(first, 0), (broken, 0), (third, 0)])
     assert fitter.epoch == 1
+    none = Patches(torch.empty(0, 3, 64, 64, dtype=torch.uint8), torch.empty(0, 1, 2))
+    with pytest.raises(Diverged, match="epoch 1, step 3"):
+        fitter_of().run_epoch([(first, 0), (none, 4), (broken, 0)])
 
 
 def test_weights_beyond_all_numbers_end_the_training(epoch):
