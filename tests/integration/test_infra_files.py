@@ -211,3 +211,18 @@ def test_a_command_with_a_wrong_option_is_not_understood(parses, tmp_path, monke
     (line,) = command_lines(shown)
     with pytest.raises(SystemExit, match="2"):
         parses(line)
+
+
+def test_costs_follow_from_the_measured_seconds_and_the_prices():
+    measured = (ROOT / "README.md").read_text()
+    table = re.findall(
+        r"(?m)^\| .+ \| ([\d.]+) \| ([\d,]+) \| \$([\d.]+) \| \$(\d+) \|$", (INFRA / "README.md").read_text()
+    )
+    assert len(table) == 3
+    for seconds, mm2_per_hour, price, per_million in table:
+        assert re.search(rf"(?<![\d.]){re.escape(seconds)}(?![\d.]*\d)", measured), (
+            f"{seconds} s/mm² is not in the README"
+        )
+        rate = float(mm2_per_hour.replace(",", ""))
+        assert rate == pytest.approx(3600 / float(seconds), rel=0.01)
+        assert float(per_million) == pytest.approx(float(price) / rate * 1e6, abs=0.6)
