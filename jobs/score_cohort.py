@@ -26,7 +26,7 @@ import pyarrow as pa
 import ray
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
-from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun
+from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun, TrackingUnreachable
 from mitoray.logs import LogFormat, LogLevel, LogSettings
 from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
@@ -39,6 +39,7 @@ from mitoray.scoring.pipeline import score_cohort
 from mitoray.scoring.run import Run
 from mitoray.scoring.stopping import StopRequest, stop_on_sigterm
 from mitoray.scoring.tasks import ray_for_job
+from mitoray.scoring_record import NONE, recorded, tracking_of
 from mitoray.storage import Folder
 
 DEMO_FOLDER: Final = Path("mitoray-demo")
@@ -64,6 +65,9 @@ class Options:
         log_level: how much mitoray tells of what it does.
         log_format: text for people, or json: one object per line on standard error, with slide ids; the processes of
             the cluster log so into Ray's own log files.
+        mlflow: tracking server or database to record the run in, such as sqlite:///mlruns.db, whose registry holds the
+            models:/ addresses; "none" records nothing. None takes MLFLOW_TRACKING_URI, or where that is not set,
+            records what a model of a registry scores beside that.
     """
 
     slides: list[str] | None = None
@@ -75,10 +79,12 @@ class Options:
     storage_options: dict[str, Any] | None = None
     log_level: LogLevel = "warning"
     log_format: LogFormat = "text"
+    mlflow: str | None = None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_job(lambda: run(argv), bad_input=(BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun))
+    bad_input = (BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun, TrackingUnreachable)
+    return run_job(lambda: run(argv), bad_input=bad_input)
 
 
 def run(argv: Sequence[str] | None) -> int:
@@ -98,7 +104,8 @@ def run(argv: Sequence[str] | None) -> int:
         rows = _rows(options)
     output = options.output or str(DEMO_FOLDER / "run")
     cohort = Cohort(rows, options.model, output, method, options.storage_options, options.classifier, files)
-    scoring = Run.claim(cohort)
+    scoring = Run.claim(cohort, registry=None if options.mlflow == NONE else options.mlflow)
+    tracking = tracking_of(options.mlflow, options.model, options.classifier)
     for_people = options.log_format == "text"
     stop = StopRequest()
     with ray_for_job(log_to_driver=for_people), stop_on_sigterm(stop):
@@ -106,10 +113,13 @@ def run(argv: Sequence[str] | None) -> int:
             print(f"{output} is a folder of this node: every node must see it at that path.", file=sys.stderr)
         if is_demo:
             draw_demo(rows)
-        slides = score_cohort(scoring, resources, progress=for_people, stop=stop)
+        with recorded(scoring, resources, tracking) as tracked:
+            slides = score_cohort(scoring, resources, progress=for_people, stop=stop)
         if is_demo:
             print(as_text(demo.compare(slides, scoring.folder)))
         status = _told(slides, scoring.folder)
+        if tracked:
+            print(f"Recorded as {tracked}.")
         if options.report:
             _report(scoring, options)
     return status

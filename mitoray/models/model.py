@@ -44,7 +44,12 @@ class Model(Protocol):
         ...
 
 
-def load_model(uri: str, storage_options: Mapping[str, Any] | None = None, expected_digest: str | None = None) -> Model:
+def load_model(
+    uri: str,
+    storage_options: Mapping[str, Any] | None = None,
+    expected_digest: str | None = None,
+    registry: str | None = None,
+) -> Model:
     """A bundle, from where `load_bundle` takes them, or a plug-in, "python:package.module:attribute": see `plugin`.
 
     For URIs that a person gave. What reads a URI from a file takes `load_bundle`, which runs no code of others.
@@ -52,4 +57,4 @@ def load_model(uri: str, storage_options: Mapping[str, Any] | None = None, expec
     """
     if uri.startswith(SCHEME):
         return load_plugin(uri, expected_digest)
-    return load_bundle(uri, storage_options, expected_digest)
+    return load_bundle(uri, storage_options, expected_digest, registry)

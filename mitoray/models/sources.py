@@ -15,12 +15,17 @@ from mitoray.models.bundle import CARD_FILE, WEIGHTS_FILE, Bundle, digest, parse
 from mitoray.uris import file_system, options_for, redact
 
 SHIPPED: Final = Path(__file__).parent / "bundles"
+REGISTERED: Final = "models:/"
+"""How addresses in an MLflow registry begin."""
 
 _PICKLED: Final = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib")
 
 
 def load_bundle(
-    uri: str, storage_options: Mapping[str, Any] | None = None, expected_digest: str | None = None
+    uri: str,
+    storage_options: Mapping[str, Any] | None = None,
+    expected_digest: str | None = None,
+    registry: str | None = None,
 ) -> Bundle:
     """Read a bundle and check all of it.
 
@@ -28,34 +33,49 @@ def load_bundle(
     storage_options: for fsspec, such as an S3 endpoint.
     expected_digest: sha256 hex; a bundle with another is refused, and a remote one that was downloaded before is taken
     from the cache (`MITORAY_CACHE`, default ~/.cache/mitoray).
+    registry: MLflow server or database that models:/ addresses are of; None takes MLFLOW_TRACKING_URI.
 
     Raises BadModel for a bundle that cannot be found, read or trusted, BadOption for a digest that is none.
     """
+    files = bundle_files(uri, storage_options, expected_digest, registry)
+    bundle = parse_bundle(*files, f"model {without_secrets(uri)}")
+    if _is_remote(uri):
+        with suppress(OSError):  # without a cache the next load downloads again
+            _keep(*files)
+    return bundle
+
+
+def bundle_files(
+    uri: str,
+    storage_options: Mapping[str, Any] | None = None,
+    expected_digest: str | None = None,
+    registry: str | None = None,
+) -> tuple[bytes, bytes]:
+    """The files of a bundle, weights and card, unread; arguments and errors as in `load_bundle`."""
     if expected_digest is not None and not re.fullmatch("[0-9a-f]{64}", expected_digest):
         raise BadOption("expected_digest is no sha256: 64 hexadecimal digits in lower case")
     where = f"model {without_secrets(uri)}"
-    is_remote = "://" in uri or uri.startswith("models:/")
-    files = _read_cached(expected_digest) if is_remote else None
+    files = _read_cached(expected_digest) if _is_remote(uri) else None
     if files is None:
-        files = _read_folder(_folder(uri), storage_options or {}, where)
+        files = _read_folder(_folder(uri, registry), storage_options or {}, where)
     found = digest(*files)
     if expected_digest is not None and found != expected_digest:
         raise BadModel(
             f"{where}: digest {found} is not the expected {expected_digest}; the files changed: "
             "give the new digest if that was on purpose"
         )
-    bundle = parse_bundle(*files, where)
-    if is_remote:
-        with suppress(OSError):  # without a cache the next load downloads again
-            _keep(*files)
-    return bundle
+    return files
 
 
-def _folder(uri: str) -> str:
-    if uri.startswith("models:/"):
+def _is_remote(uri: str) -> bool:
+    return "://" in uri or uri.startswith(REGISTERED)
+
+
+def _folder(uri: str, registry: str | None) -> str:
+    if uri.startswith(REGISTERED):
         from mitoray.tracking import download_bundle  # mlflow takes seconds to import, and most runs have no registry
 
-        return str(download_bundle(uri))
+        return str(download_bundle(uri, registry))
     shipped = SHIPPED / uri
     return str(shipped) if re.fullmatch(r"[\w.-]+", uri) and (shipped / CARD_FILE).exists() else uri
 

@@ -90,7 +90,7 @@ def _score(run: Run, resources: Resources, progress: bool, stop: StopRequest, me
         return
     place = resources.placed(_nodes())
     log.info("Reading slides %s: %s", place.reader, place.why)
-    cohort, bundle, filesystem = run.cohort, run.bundle, run.folder.arrow_filesystem
+    cohort, bundle, filesystem = run.carried(), run.bundle, run.folder.arrow_filesystem
     watch = started_watch()
     checkpoint = CheckpointConfig(
         id_column="region_id",

@@ -4,6 +4,7 @@ import platform
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,8 @@ import pyarrow.compute as pc
 import mitoray
 from mitoray.errors import OutputBelongsToAnotherRun
 from mitoray.models import Bundle, Model, load_bundle, load_model
+from mitoray.models.bundle import CARD_FILE, WEIGHTS_FILE
+from mitoray.models.sources import REGISTERED, bundle_files
 from mitoray.scoring.config import Cohort, Identity
 from mitoray.scoring.manifest import manifest_digest
 from mitoray.scoring.results import SLIDES_TABLE
@@ -26,6 +29,7 @@ from mitoray.storage import Folder
 
 RECORD: Final = "run.json"
 ATTEMPTS: Final = "work/attempts"
+MODELS: Final = "work/models"
 
 _TOTALS: Final = ("n_regions", "n_failed_regions", "n_detections", "tissue_mm2", "unscored_mm2")
 
@@ -41,6 +45,7 @@ class Run:
         folder: Folder,
         identity: Identity,
         previous: Mapping[str, Any] | None,
+        registry: str | None = None,
     ) -> None:
         self.cohort = cohort
         self.bundle = bundle
@@ -50,17 +55,21 @@ class Run:
         self.identity = identity
         self.attempt = len(folder.names(ATTEMPTS, ".json")) + 1
         self._previous = previous
+        self._registry = registry
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
 
     @classmethod
-    def claim(cls, cohort: Cohort) -> "Run":
+    def claim(cls, cohort: Cohort, registry: str | None = None) -> "Run":
         """Take the cohort's output folder for it, or up again where an attempt on the same configuration stopped.
 
-        Starts nothing. Raises BadModel, BadOption, and OutputBelongsToAnotherRun, with the settings that differ, where
+        registry: MLflow server or database that models:/ addresses are of; None takes MLFLOW_TRACKING_URI. Starts
+        nothing. Raises BadModel, BadOption, and OutputBelongsToAnotherRun, with the settings that differ, where
         the folder holds anything else.
         """
-        bundle = load_model(cohort.model, cohort.storage_options)
-        classifier = load_bundle(cohort.classifier, cohort.storage_options) if cohort.classifier else None
+        bundle = load_model(cohort.model, cohort.storage_options, registry=registry)
+        classifier = (
+            load_bundle(cohort.classifier, cohort.storage_options, registry=registry) if cohort.classifier else None
+        )
         check_stages(bundle, classifier, cohort.method)
         folder = Folder.at(cohort.output, cohort.storage_options)
         identity = Identity(
@@ -79,7 +88,7 @@ class Run:
                 raise OutputBelongsToAnotherRun(
                     f"{folder.shown} holds results without a {RECORD}. Choose another --output, or remove the folder."
                 ) from None
-            return cls(cohort, bundle, classifier, folder, identity, None)
+            return cls(cohort, bundle, classifier, folder, identity, None, registry)
         difference = identity.difference(previous["identity"])
         if difference:
             listed = "\n  ".join(difference)
@@ -87,9 +96,29 @@ class Run:
                 f"{folder.shown} holds a run with other settings:\n  {listed}\n"
                 "Give back the old settings to resume that run, or choose another --output."
             )
-        return cls(cohort, bundle, classifier, folder, identity, previous)
+        return cls(cohort, bundle, classifier, folder, identity, previous, registry)
 
     # ---- the models
+
+    def carried(self) -> Cohort:
+        """The cohort with addresses of models that every node can read: of registered ones, copies in this folder.
+
+        Other nodes may know neither the registry nor its credentials, and an alias may move while the run goes on.
+        """
+        model = self._carried(self.cohort.model, self.identity.model_digest)
+        classifier, digest = self.cohort.classifier, self.identity.classifier_digest
+        if classifier and digest:
+            classifier = self._carried(classifier, digest)
+        return replace(self.cohort, model=model, classifier=classifier)
+
+    def _carried(self, uri: str, digest: str) -> str:
+        if not uri.startswith(REGISTERED):
+            return uri
+        name = f"{MODELS}/{digest}"
+        files = bundle_files(uri, self.cohort.storage_options, digest, self._registry)
+        for file, content in zip((WEIGHTS_FILE, CARD_FILE), files, strict=True):
+            self.folder.write_bytes(f"{name}/{file}", content)
+        return f"{self.folder.uri}/{name}"
 
     @property
     def deciding(self) -> Model:

@@ -3,13 +3,13 @@
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from mitoray.errors import BadOption, TrackingUnreachable
+from mitoray.errors import BadOption, Stopped, TrackingUnreachable
 from mitoray.slide import redact
 from mitoray.tracking.entries import metric_entries, parameter_entries, tag_entries
 from mitoray.tracking.provenance import code_tags
@@ -50,7 +50,7 @@ class TrackedRun:
         with TrackedRun(trial) as run:  # there
             run.log_metrics({"f1/all": 0.7}, step=1)
 
-    A run ends FINISHED; FAILED where an error leaves the block; KILLED where Ctrl-C or a stop of the process does, or
+    A run ends FINISHED; FAILED where an error leaves the block; KILLED where Ctrl-C, SIGTERM or Stopped does, or
     where it was left running under a parent that ended. Nothing is kept outside the object, so any number of runs may
     be open in one process. Its methods raise TrackingUnreachable.
     """
@@ -103,18 +103,25 @@ class TrackedRun:
 
         So a job that is resumed goes on in the run that it began. One that is no longer there begins anew.
         """
-        address = tracking_address(tracking_uri)
         if note.exists():
-            run_id = json.loads(note.read_text())["run_id"]
-            prepare(address, EXPERIMENT)
-            with told(address, f"run {run_id}"):
-                if _is_there(address, run_id):
-                    client_of(address).update_run(run_id, status="RUNNING")
-                    return cls(RunRef(address, run_id))
+            found = cls.again(json.loads(note.read_text())["run_id"], tracking_uri=tracking_uri)
+            if found:
+                return found
         run = cls.start(name, tracking_uri=tracking_uri, data=data)
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(json.dumps({"run_id": run.ref.run_id}))
         return run
+
+    @classmethod
+    def again(cls, run_id: str, *, tracking_uri: str | None = None) -> "TrackedRun | None":
+        """Go on with a run that ended or was left; None where it is no longer there."""
+        address = tracking_address(tracking_uri)
+        prepare(address, EXPERIMENT)
+        with told(address, f"run {run_id}"):
+            if not _is_there(address, run_id):
+                return None
+            client_of(address).update_run(run_id, status="RUNNING")
+        return cls(RunRef(address, run_id))
 
     def child(self, name: str, *, tags: Mapping[str, str] | None = None) -> RunRef:
         """Start a run below this one, for another process to record into and end."""
@@ -162,6 +169,19 @@ class TrackedRun:
     def log_json(self, content: Any, name: str) -> None:
         """Record anything that JSON can say as a file such as "evaluation.json"."""
         self.log_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", name)
+
+    def log_table(self, columns: Mapping[str, Sequence[Any]], name: str) -> None:
+        """Record a table as a file such as "failures.json", which MLflow's pages show as one."""
+        with self._told(f"the table {name}"):
+            self._client.log_table(self.ref.run_id, {key: list(values) for key, values in columns.items()}, name)
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Record facts to search runs by; one that is said again replaces the former."""
+        from mlflow.entities import RunTag
+
+        with self._told("tags"):
+            known = [RunTag(name, value) for name, value in tag_entries(tags).items()]
+            self._client.log_batch(self.ref.run_id, tags=known)
 
     def end(self, status: Status = "FINISHED") -> None:
         """End the run; runs below it that no process has ended are KILLED, for nothing runs on without its parent."""
@@ -223,7 +243,7 @@ def _is_there(address: str, run_id: str) -> bool:
 def _status(error: BaseException | None) -> Status:
     if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
         return "FINISHED"
-    return "FAILED" if isinstance(error, Exception) else "KILLED"
+    return "FAILED" if isinstance(error, Exception) and not isinstance(error, Stopped) else "KILLED"
 
 
 def _handed_on(parent: RunRef) -> tuple[str, dict[str, str]]:

@@ -3,8 +3,8 @@
     PYTHONPATH=. python tests/benchmarks/rescan_training.py --folder /tmp/rescans
 
 Draws crowded slides (200 figures per mm²), rescans them in another scanner and stain with much out of focus, carries
-the labels over by jobs/curate_rescans.py, trains by jobs/train_detector.py, and judges on sharp rescans of others. What
-is in the folder already is used again.
+the labels over by jobs/curate_rescans.py, trains by jobs/train_detector.py, and judges on sharp rescans of others, with
+and without --augment. What is in the folder already is used again.
 """
 
 import argparse
@@ -35,6 +35,7 @@ from mitoray.training.fit_judge import Detected
 from mitoray.training.slides import open_training_slide
 
 JOBS = Path(__file__).parents[2] / "jobs"
+MEASURES = ("F1", "F1 at best threshold", "average precision")
 FIRST, SECOND = DOMAINS["phantom-breast-a"], DOMAINS["phantom-breast-b"]
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -44,6 +45,9 @@ parser.add_argument("--side-px", type=int, default=2000, help="of a slide, at 0.
 parser.add_argument("--blurred", type=int, default=12, help="discs of 140 µm out of focus on each rescan (default: 12)")
 parser.add_argument("--seeds", type=int, default=3, help="trainings of each kind (default: 3)")
 parser.add_argument("--epochs", type=int, default=8, help="default: 8")
+parser.add_argument(
+    "--augment", action="store_true", help="with the default augmentation, which imitates other scanners and stains"
+)
 parser.add_argument("--patches", type=int, default=512, help="per epoch (default: 512)")
 arguments = parser.parse_args()
 os.environ["RAY_ADDRESS"] = "local"
@@ -91,6 +95,10 @@ def unfiltered(labels: pa.Table, carried: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LABELS)
 
 
+def shown(row: dict[str, object]) -> dict[str, object]:
+    return row | {name: f"{row[name]:.3f}" for name in MEASURES}
+
+
 def run_job(*words: object) -> None:
     ended = subprocess.run([sys.executable, *map(str, words)], check=False, stdout=subprocess.DEVNULL)
     if ended.returncode:
@@ -108,7 +116,7 @@ def judged(bundle: Path, folder: Path) -> dict[str, float]:
     whole = domain_table(cohort, loaded.threshold, repeats=0)[-1]
     best = best_threshold(sweep(cohort.matchings))
     highest = np.nan if best is None else domain_table(cohort, best.threshold, repeats=0)[-1].f1_pooled
-    return {"F1": whole.f1_pooled, "F1 at best threshold": highest, "average precision": whole.average_precision}
+    return dict(zip(MEASURES, (whole.f1_pooled, highest, whole.average_precision), strict=True))
 
 
 if __name__ == "__main__":
@@ -131,7 +139,8 @@ if __name__ == "__main__":
     rows = []
     for seed in range(arguments.seeds):
         for kind, (manifest, labels) in kinds.items():
-            output = folder / f"{kind.replace(' ', '-').replace(',', '')}-{seed}"
+            name = f"{kind.replace(' ', '-').replace(',', '')}-{'augmented' if arguments.augment else 'plain'}-{seed}"
+            output = folder / name
             if not (output / "bundle").exists():
                 run_job(
                     *(JOBS / "train_detector.py", "--manifest", folder / manifest, "--labels", folder / labels),
@@ -139,17 +148,15 @@ if __name__ == "__main__":
                     *("--patch-px", "96", "--patches", arguments.patches, "--validation-patches", "128"),
                     *("--batch-size", "32", "--threads", "1", "--epochs", arguments.epochs, "--seed", seed),
                     *("--learning-rate", "4e-3", "--body-learning-rate", "4e-3", "--output", output),
+                    *("--augment", str(arguments.augment).lower()),
                 )
             rows.append({"trained on": kind, "seed": seed, **judged(output / "bundle", folder)})
-            print(as_text(rows[-1:]), flush=True)
+            print(as_text([shown(rows[-1])]), flush=True)
     print("\nphantoms, on the other scanner:")
-    print(as_text(rows))
+    print(as_text([shown(row) for row in rows]))
     means = [
         {"trained on": kind}
-        | {
-            name: float(np.mean([row[name] for row in rows if row["trained on"] == kind]))
-            for name in ("F1", "F1 at best threshold", "average precision")
-        }
+        | {name: float(np.mean([row[name] for row in rows if row["trained on"] == kind])) for name in MEASURES}
         for kind in kinds
     ]
-    print(as_text(means))
+    print(as_text([shown(row) for row in means]))

