@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from jsonargparse import ArgumentParser, Namespace
 
 from mitoray.errors import MitorayError, Stopped
+from mitoray.logs import Lines
+from mitoray.uris import redact_text
 
 DONE = 0
 FAILED = 1
@@ -67,22 +70,29 @@ def _with(old: str, new: str, word: str) -> str:
 def run_job(job: Callable[[], int], *, bad_input: tuple[type[MitorayError], ...]) -> int:
     """The exit status of a job; errors of mitoray's own, and of files and storage, are told without a traceback.
 
+    Of none does a URI's secret part reach the terminal.
+
     bad_input: errors that mean that nothing was started.
     """
-    logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    handler = logging.StreamHandler()
+    handler.setFormatter(Lines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
     try:
         return job()
     except SystemExit as end:
         return int(end.code or 0)
     except bad_input as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(redact_text(f"{type(error).__name__}: {error}"), file=sys.stderr)
         return BAD_INPUT
     except Stopped as stopped:
         logging.getLogger("mitoray").warning("%s", stopped)
         return STOPPED
     except (MitorayError, OSError) as error:
         logging.getLogger("mitoray").debug("The job failed", exc_info=error)
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(redact_text(f"{type(error).__name__}: {error}"), file=sys.stderr)
+        return FAILED
+    except Exception as error:  # an error of ours, told in full, but for what libraries repeat of URIs
+        print(redact_text("".join(traceback.format_exception(error))), file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("Interrupted. The same command goes on from here.", file=sys.stderr)

@@ -72,6 +72,10 @@ class DuplicateSlideId(SlideError):
     """Two manifest rows that claim the same slide_id."""
 
 
+class StorageUnreachable(MitorayError, OSError):
+    """A file in storage that could not be read: the message tells neither credentials nor what the storage said."""
+
+
 class BadManifest(MitorayError):
     """A manifest that cannot be read, or lacks a column it needs."""
 

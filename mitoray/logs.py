@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from mitoray.uris import redact_text
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["text", "json"]
 
@@ -25,6 +27,17 @@ FACTS: Final = (
 """What a record may hold beside its message, given as `extra=` where it is logged."""
 
 
+class Lines(logging.Formatter):
+    """Level and message, with no secret of a URI in it, nor in what an exception tells."""
+
+    def __init__(self) -> None:
+        super().__init__("%(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's line, and the exception's below it."""
+        return redact_text(super().format(record))
+
+
 class JsonLines(logging.Formatter):
     """One JSON object per record and line: `time` (UTC), `level`, `logger`, `message`, `process`, and its `FACTS`."""
 
@@ -35,12 +48,12 @@ class JsonLines(logging.Formatter):
             "time": f"{seconds}.{int(record.msecs):03d}Z",
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": redact_text(record.getMessage()),
             "process": record.process,
             **{name: getattr(record, name) for name in FACTS if getattr(record, name, None) is not None},
         }
         if record.exc_info:
-            told["exception"] = self.formatException(record.exc_info)
+            told["exception"] = redact_text(self.formatException(record.exc_info))
         return json.dumps(told, ensure_ascii=False, default=str)
 
 
@@ -61,6 +74,6 @@ class LogSettings:
     def apply(self) -> None:
         """Let this process' log go to its standard error in that form."""
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(JsonLines() if self.format == "json" else logging.Formatter("%(levelname)s %(message)s"))
+        handler.setFormatter(JsonLines() if self.format == "json" else Lines())
         logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
         logging.getLogger("mitoray").setLevel(self.level.upper())

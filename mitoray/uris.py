@@ -1,11 +1,13 @@
 """The one door to files by path or URI: which schemes may pass, what opens them, what of a URI may be shown."""
 
 import atexit
+import errno
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -13,7 +15,7 @@ from urllib.parse import unquote
 
 import fsspec
 
-from mitoray.errors import RefusedUri
+from mitoray.errors import MitorayError, RefusedUri, StorageUnreachable
 
 SCHEMES: Final = ("file", "s3", "http", "https", "gs", "az")
 """What may be opened unless `SCHEMES_VARIABLE` says otherwise."""
@@ -22,6 +24,14 @@ SCHEMES_VARIABLE: Final = "MITORAY_SCHEMES"
 
 _SAME: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Other names of a scheme; whoever allows the one allows the other."""
+
+_URI: Final = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s\"<>]+")
+_PARAMETER: Final = re.compile(
+    r"\b(x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|\w*(?:token|secret|passw\w*))"
+    r"=[^\s&\"'<>]+",
+    re.IGNORECASE,
+)
+"""Servers and libraries repeat an address without its beginning."""
 
 
 def allowed_schemes() -> tuple[str, ...]:
@@ -68,9 +78,10 @@ def file_system(uri: str, storage_options: Mapping[str, Any] | None = None) -> t
 
 
 def read_file(uri: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
-    """All of a file's bytes. Raises what `file_system` and the storage do."""
-    fs, path = file_system(uri, options_for(uri, storage_options))
-    return bytes(fs.cat_file(path))
+    """All of a file's bytes. Raises FileNotFoundError, StorageUnreachable, and what `file_system` does."""
+    with telling_no_secrets(uri):
+        fs, path = file_system(uri, options_for(uri, storage_options))
+        return bytes(fs.cat_file(path))
 
 
 def local_copy(uri: str, storage_options: Mapping[str, Any] | None = None) -> Path:
@@ -83,7 +94,8 @@ def local_copy(uri: str, storage_options: Mapping[str, Any] | None = None) -> Pa
         return Path(path)
     suffix = PurePosixPath(redact(uri)).suffix
     copy = _copies() / f"{hashlib.sha256(uri.encode('utf-8', 'surrogatepass')).hexdigest()[:24]}{suffix[:16]}"
-    fs.get_file(path, str(copy))
+    with telling_no_secrets(uri):
+        fs.get_file(path, str(copy))
     return copy
 
 
@@ -92,6 +104,34 @@ def _copies() -> Path:
     folder = tempfile.TemporaryDirectory(prefix="mitoray-", ignore_cleanup_errors=True)
     atexit.register(folder.cleanup)
     return Path(folder.name)
+
+
+@contextmanager
+def telling_no_secrets(uri: str) -> Iterator[None]:
+    """Errors of storage in the block come out without its words, which repeat URIs and headers with all they hold.
+
+    Raises FileNotFoundError or StorageUnreachable instead; leaves errors of mitoray, of pyarrow, and of local files.
+    """
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, MitorayError) or type(error).__module__.startswith("pyarrow")
+        if known or scheme_of(uri) == "file":
+            raise
+        if isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(errno.ENOENT, "no such file, or no access to it", redact(uri)) from None
+        raise StorageUnreachable(
+            f"{redact(uri)} could not be read ({brief(error)}). Check the address, the network and the credentials."
+        ) from None
+
+
+def brief(error: BaseException) -> str:
+    """What failed, without the text of the exception, which may hold a signed URL."""
+    status = getattr(error, "status", None)
+    code = getattr(error, "errno", None) or 0
+    known = errno.errorcode.get(code)
+    detail = f", HTTP status {status}" if status else f", {known}" if known else ""
+    return type(error).__name__ + detail
 
 
 def is_uri(uri: str) -> bool:
@@ -112,3 +152,8 @@ def redact(uri: str) -> str:
     # Keys may hold "/", so a password is taken to end at the last "@" that follows "user:".
     uri = re.sub(r"://(?:[^/@:]*:(?!\d+(?:/|$)).*@|[^/]*@)", "://", uri)
     return re.sub(r"[?#].*", "", uri)
+
+
+def redact_text(text: str) -> str:
+    """A text, such as an error of some library, with each URI in it redacted, and the values of secret parameters."""
+    return _PARAMETER.sub(r"\1=…", _URI.sub(lambda found: redact(found.group()), text))

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from mitoray.errors import BadDetections, BadManifest, BadOption
+from mitoray.errors import BadDetections, BadManifest, BadOption, RefusedUri
 from mitoray.evaluation.cohort import EvaluatedSlide
-from mitoray.uris import file_system
+from mitoray.uris import file_system, redact, telling_no_secrets
 
 log = logging.getLogger(__name__)
 
@@ -32,10 +32,13 @@ def read_detections(uri: str) -> pa.Table:
 
 def read_tables(uri: str) -> tuple[pa.Table, str]:
     """A Parquet file, or all those in a folder, as one table; and its name for messages. Raises BadDetections."""
-    filesystem, path = file_system(uri)
-    name = PurePosixPath(path).name
+    name = PurePosixPath(redact(uri)).name
     try:
-        return pq.read_table(path, filesystem=filesystem), name
+        with telling_no_secrets(uri):
+            filesystem, path = file_system(uri)
+            return pq.read_table(path, filesystem=filesystem), name
+    except RefusedUri:
+        raise
     except FileNotFoundError:
         raise BadDetections(f"There are no detections at {name}. Give a Parquet file, or a folder of them.") from None
     except (OSError, pa.ArrowException) as error:
@@ -77,7 +80,7 @@ def read_slides(uri: str, mpp: float | None = None) -> list[EvaluatedSlide]:
     BadManifest for a missing or doubly used slide_id, BadOption for a slide without µm/px.
     """
     table = _read_table(uri)
-    name = PurePosixPath(uri).name
+    name = PurePosixPath(redact(uri)).name
     if "slide_id" not in table.column_names:
         raise BadManifest(f"The manifest {name} lacks the column slide_id; it has {', '.join(table.column_names)}.")
     if "status" in table.column_names:
@@ -137,16 +140,17 @@ def _slide(row: Mapping[str, Any], mpp: float | None) -> EvaluatedSlide:
 
 
 def _read_table(uri: str) -> pa.Table:
-    filesystem, path = file_system(uri)
-    name = PurePosixPath(path).name
+    name = PurePosixPath(redact(uri)).name
+    convert = pacsv.ConvertOptions(column_types=_SLIDE_COLUMNS, null_values=["", "NA"], strings_can_be_null=True)
     try:
-        if filesystem.isdir(path) or path.endswith((".parquet", ".pq")):
-            return pq.read_table(path, filesystem=filesystem)
-        with filesystem.open(path, "rb") as file:
-            convert = pacsv.ConvertOptions(
-                column_types=_SLIDE_COLUMNS, null_values=["", "NA"], strings_can_be_null=True
-            )
-            return pacsv.read_csv(file, convert_options=convert)
+        with telling_no_secrets(uri):
+            filesystem, path = file_system(uri)
+            if filesystem.isdir(path) or name.endswith((".parquet", ".pq")):
+                return pq.read_table(path, filesystem=filesystem)
+            with filesystem.open(path, "rb") as file:
+                return pacsv.read_csv(file, convert_options=convert)
+    except RefusedUri:
+        raise
     except FileNotFoundError:
         raise BadManifest(f"There is no manifest at {name}. Check the path.") from None
     except (OSError, pa.ArrowException) as error:

@@ -1,5 +1,6 @@
 """What one trained model scores on every domain: the rows that domain matrices are made of."""
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -9,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from mitoray.errors import BadTrialScores
+from mitoray.errors import BadTrialScores, RefusedUri
 from mitoray.evaluation.cohort import MatchedCohort
 from mitoray.evaluation.curves import sweep
 from mitoray.evaluation.matching import FloatArray
 from mitoray.evaluation.tables import ALL, domain_table
 from mitoray.evaluation.thresholds import best_threshold
-from mitoray.uris import file_system
+from mitoray.uris import read_file, redact
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +101,17 @@ def read_trial_scores(uri: str) -> pa.Table:
 
     Raises BadTrialScores for a file that is missing or not such a table, and as `checked_trial_scores`.
     """
-    filesystem, path = file_system(uri)
-    name = PurePosixPath(path).name
+    name = PurePosixPath(redact(uri)).name
     convert = pacsv.ConvertOptions(
         column_types=dict(zip(TRIAL_SCORES.names, TRIAL_SCORES.types, strict=True)),
         include_columns=TRIAL_SCORES.names,
         null_values=["", "nan"],
     )
     try:
-        with filesystem.open(path, "rb") as file:
-            return checked_trial_scores(pacsv.read_csv(file, convert_options=convert), name)
+        content = io.BytesIO(read_file(uri))
+        return checked_trial_scores(pacsv.read_csv(content, convert_options=convert), name)
+    except RefusedUri:
+        raise
     except FileNotFoundError:
         raise BadTrialScores(f"There are no trial scores at {name}. Check the path.") from None
     except (OSError, pa.ArrowException, KeyError) as error:

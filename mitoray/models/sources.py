@@ -90,18 +90,16 @@ def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) ->
     try:
         for name in (WEIGHTS_FILE, CARD_FILE):
             files.append(fs.cat_file(f"{path}/{name}"))
-    except (FileNotFoundError, NotADirectoryError) as error:
+    except (FileNotFoundError, NotADirectoryError):
         pickled = _pickled_names(fs, path)
         if name == WEIGHTS_FILE and pickled:
             raise BadModel(
                 f"{where}: holds pickled weights ({', '.join(pickled)}) and no {WEIGHTS_FILE}; a pickle can run "
                 "any code when it is read, so none is: convert it to safetensors where you trust it"
-            ) from error
-        raise BadModel(f"{where}: no {name} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}") from error
+            ) from None
+        raise BadModel(f"{where}: no {name} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}") from None
     except Exception as error:  # each storage raises classes of its own
-        raise BadModel(
-            f"{where}: cannot be read ({type(error).__name__}); check the address and credentials"
-        ) from error
+        raise BadModel(f"{where}: cannot be read ({type(error).__name__}); check the address and credentials") from None
     return files[0], files[1]
 
 

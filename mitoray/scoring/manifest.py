@@ -1,6 +1,7 @@
 """The slides of a cohort: read from a table or from globs, and checked before any work starts."""
 
 import hashlib
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, RefusedUri, SlideError
 from mitoray.storage import file_stem
-from mitoray.uris import file_system, options_for, redact, scheme_of
+from mitoray.uris import file_system, options_for, read_file, redact, scheme_of, telling_no_secrets
 
 COLUMNS: Final = ("slide_id", "uri", "case_id", "domain", "mpp", "tissue_uri")
 MAX_SLIDE_ID_BYTES: Final = 200
@@ -44,9 +45,10 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     """
     shown = redact(uri)
     try:
-        filesystem, path = file_system(uri, options_for(uri, storage_options))
-        with filesystem.open(path, "rb") as file:
-            table = _read_table(file, parquet=PurePosixPath(uri).suffix.lower() in {".parquet", ".pq"})
+        content = io.BytesIO(read_file(uri, storage_options))
+        table = _read_table(content, parquet=PurePosixPath(shown).suffix.lower() in {".parquet", ".pq"})
+    except RefusedUri:
+        raise
     except FileNotFoundError:
         raise BadManifest(f"There is no manifest at {shown}. Check the path, or give --slides instead.") from None
     except (OSError, pa.ArrowInvalid, ValueError) as error:
@@ -87,8 +89,9 @@ def manifest_from_globs(patterns: Sequence[str], storage_options: Mapping[str, A
         if not any(mark in pattern for mark in "*?[") or pattern.startswith(("http://", "https://")):
             uris.append(pattern)
             continue
-        filesystem, path = file_system(pattern, options_for(pattern, storage_options))
-        found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
+        with telling_no_secrets(pattern):
+            filesystem, path = file_system(pattern, options_for(pattern, storage_options))
+            found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
         if not found:
             raise BadManifest(
                 f"{redact(pattern)} matches no slide file ({', '.join(SLIDE_SUFFIXES)}). Quote globs so that the shell "
@@ -144,7 +147,7 @@ def _slide_id_problem(slide_id: str) -> str | None:
 
 def slide_id_of(uri: str) -> str:
     """A slide_id from a path or URI: the file's name without suffix, query or folder."""
-    name = PurePosixPath(uri.partition("?")[0] if "://" in uri else uri).name
+    name = PurePosixPath(redact(uri.partition("?")[0]) if "://" in uri else uri).name
     suffix = next(
         (known for known in reversed(SLIDE_SUFFIXES) if name.lower().endswith(known)), PurePosixPath(name).suffix
     )

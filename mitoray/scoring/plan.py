@@ -12,6 +12,7 @@ from mitoray.errors import SlideError
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.schema import RECT, REGIONS
 from mitoray.slide import Rect, find_tissue, open_slide, options_for, plan_regions, redact
+from mitoray.uris import redact_text
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def plan_slide(
         return _failed(row, named(error))
     except Exception as error:  # one slide, however strange, must not end the cohort
         log.exception("Planning slide %r failed in an unforeseen way", row.slide_id)
-        return _failed(row, f"Unforeseen {type(error).__name__} while opening: {error}")
+        return _failed(row, redact_text(f"Unforeseen {type(error).__name__} while opening: {error}"))
 
 
 def _planned(
@@ -96,7 +97,7 @@ def _planned(
 
 def named(error: Exception) -> str:
     """An error as tables and terminals show it: its name, then its message."""
-    return f"{type(error).__name__}: {error}"
+    return redact_text(f"{type(error).__name__}: {error}")
 
 
 def _failed(row: ManifestRow, error: str) -> dict[str, Any]:

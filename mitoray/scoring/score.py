@@ -22,6 +22,7 @@ from mitoray.scoring.plan import BORDER_MARGIN_UM, core_rect, outer_rect
 from mitoray.scoring.stages import SecondStage, candidate_rows
 from mitoray.slide import Rect, RegionBytes, Slide, open_slide, options_for
 from mitoray.slide.window import Allocate, new_memory
+from mitoray.uris import redact_text
 
 log = logging.getLogger(__name__)
 
@@ -225,10 +226,10 @@ class RegionScorer:
         try:
             read = self._pixels(region, coming)
         except SlideError as error:
-            return failed_region(region, f"{type(error).__name__}: {error}")
+            return failed_region(region, redact_text(f"{type(error).__name__}: {error}"))
         except Exception as error:  # a decoder's own errors cost this region, not the cohort
             log.exception("Reading region %s failed in an unforeseen way", region["region_id"])
-            return failed_region(region, f"Unforeseen {type(error).__name__} while reading: {error}")
+            return failed_region(region, redact_text(f"Unforeseen {type(error).__name__} while reading: {error}"))
         return _row(region) | {"status": "scored", "error": None, "candidates": self._candidates(region, read)}
 
     def _candidates(self, region: Mapping[str, Any], read: _Read) -> list[dict[str, Any]]:

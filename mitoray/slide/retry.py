@@ -1,6 +1,5 @@
 """When the storage fails: which `SlideError` that is, and asking again while the failure may pass."""
 
-import errno
 import itertools
 import logging
 import random
@@ -10,6 +9,7 @@ from typing import Final, TypeVar
 
 from mitoray.errors import NoByteRanges, NotASlide, SlideError, SlideForbidden, SlideNotFound, SlideUnreachable
 from mitoray.slide.range_requests import WholeFileError
+from mitoray.uris import brief
 
 log = logging.getLogger(__name__)
 
@@ -62,9 +62,10 @@ def named(exc: BaseException, name: str) -> SlideError | None:
     """The `SlideError` for a storage failure, None for what is no storage failure."""
     if isinstance(exc, WholeFileError):
         return whole_files_only(name)
-    if isinstance(exc, FileNotFoundError) and type(exc.__cause__).__module__.startswith(
+    asked_over_http = isinstance(exc, FileNotFoundError) and type(exc.__cause__).__module__.startswith(
         ("aiohttp", "builtins", "asyncio")
-    ):
+    )
+    if asked_over_http:
         # fsspec calls whatever goes wrong over HTTP "not found"; the cause knows better.
         exc = exc.__cause__ if isinstance(exc.__cause__, Exception) else exc
     kind, status = type(exc).__name__, getattr(exc, "status", None)
@@ -75,6 +76,8 @@ def named(exc: BaseException, name: str) -> SlideError | None:
     if isinstance(exc, PermissionError) or status in (401, 403, 407) or kind in _CREDENTIALS:
         return SlideForbidden(f"{name}: reading is not allowed ({brief(exc)}). Check credentials and permissions.")
     module = type(exc).__module__.partition(".")[0]
+    if (asked_over_http and isinstance(exc, ValueError)) or kind == "ParamValidationError":
+        return SlideNotFound(f"{name} is no address that can be asked ({brief(exc)}). Check the uri in the manifest.")
     if isinstance(exc, OSError | TimeoutError | EOFError) or module in ("aiohttp", "botocore", "aiobotocore"):
         return SlideUnreachable(
             f"{name}: the storage did not answer properly ({brief(exc)}). Check network and endpoint, then run again."
@@ -88,11 +91,3 @@ def whole_files_only(name: str) -> NoByteRanges:
         f"{name}: the server gives whole files only. Slides are read by byte range: "
         "use a server that answers Range requests, or copy the slide to disk or S3."
     )
-
-
-def brief(exc: BaseException) -> str:
-    """What failed, without the text of the exception, which may hold a signed URL."""
-    status = getattr(exc, "status", None)
-    code = getattr(exc, "errno", None) or 0
-    detail = f", HTTP status {status}" if status else f", {errno.errorcode[code]}" if code in errno.errorcode else ""
-    return type(exc).__name__ + detail

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from mitoray.errors import EmptySlide, NotASlide, SlideChanged, SlideUnreachable, TruncatedSlide
 from mitoray.slide.range_requests import Reply, Span, fetch, file_info, file_system
-from mitoray.slide.retry import brief, patiently, whole_files_only
-from mitoray.uris import redact
+from mitoray.slide.retry import patiently, whole_files_only
+from mitoray.uris import brief, redact
 
 RECHECK_S: Final = 10.0
 """How long it is trusted that a file has not changed, where answers do not say which version they are from."""
