@@ -107,9 +107,22 @@ def checked(rows: Iterable[ManifestRow]) -> list[ManifestRow]:
     rows = list(rows)
     uses = Counter(row.slide_id for row in rows)
     return [
-        ManifestRow(row.slide_id, row.uri, row.case_id, row.domain, row.mpp, row.tissue_uri, _row_error(row, uses))
+        ManifestRow(
+            _as_text(row.slide_id),
+            _as_text(row.uri),
+            row.case_id,
+            row.domain,
+            row.mpp,
+            row.tissue_uri,
+            _row_error(row, uses),
+        )
         for row in rows
     ]
+
+
+def _as_text(name: str) -> str:
+    """The name as tables hold it: bytes of a file name that are no text as \\udc80 and the like."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _row_error(row: ManifestRow, uses: Mapping[str, int]) -> SlideError | None:
@@ -123,6 +136,8 @@ def _row_error(row: ManifestRow, uses: Mapping[str, int]) -> SlideError | None:
             f"slide_id {row.slide_id!r} stands in {uses[row.slide_id]} rows of the manifest. None of them was scored: "
             "give each slide its own slide_id."
         )
+    if row.uri != _as_text(row.uri):
+        return InvalidSlideId(f"Slide {row.slide_id!r} lies at a path that is no text in UTF-8. Rename the file.")
     if not row.uri:
         return SlideError(f"Slide {row.slide_id!r} has no uri in the manifest.")
     try:
@@ -136,10 +151,10 @@ def _row_error(row: ManifestRow, uses: Mapping[str, int]) -> SlideError | None:
 def _slide_id_problem(slide_id: str) -> str | None:
     if not slide_id.strip():
         return "is empty"
+    if not slide_id.isprintable():
+        return "holds line breaks, control characters, or bytes that are no text"
     if len(file_stem(slide_id)) > MAX_SLIDE_ID_BYTES:
         return f"is longer than {MAX_SLIDE_ID_BYTES} bytes"
-    if not slide_id.isprintable():
-        return "holds line breaks or control characters"
     if "/" in slide_id or "\\" in slide_id or slide_id.startswith("."):
         return "is not usable as a file name (it holds / or \\, or starts with a dot)"
     return None
