@@ -26,7 +26,14 @@ import pyarrow as pa
 import ray
 
 from mitoray.commandline import DONE, PARTLY_FAILED, JobParser, run_job
-from mitoray.errors import BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun, TrackingUnreachable
+from mitoray.errors import (
+    BadManifest,
+    BadModel,
+    BadOption,
+    OutputBelongsToAnotherRun,
+    OutputUnreachable,
+    TrackingUnreachable,
+)
 from mitoray.logs import LogFormat, LogLevel, LogSettings
 from mitoray.report.cards import keep_cards
 from mitoray.report.cohort_report import REPORT, ReportSource, write_report
@@ -83,8 +90,8 @@ class Options:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    bad_input = (BadManifest, BadModel, BadOption, OutputBelongsToAnotherRun, TrackingUnreachable)
-    return run_job(lambda: run(argv), bad_input=bad_input)
+    outside = (OutputBelongsToAnotherRun, OutputUnreachable, TrackingUnreachable)
+    return run_job(lambda: run(argv), bad_input=(BadManifest, BadModel, BadOption, *outside))
 
 
 def run(argv: Sequence[str] | None) -> int:

@@ -96,6 +96,10 @@ class OutputBelongsToAnotherRun(MitorayError):
     """The output folder holds the results of a different run configuration."""
 
 
+class OutputUnreachable(MitorayError):
+    """The storage of the output folder does not answer, does not allow it, or has no such bucket."""
+
+
 class OutputFull(MitorayError):
     """No space is left where results, or Ray's own files, are written."""
 

@@ -16,6 +16,7 @@ import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
+from mitoray.errors import OutputUnreachable
 from mitoray.uris import file_system, options_for, redact
 
 _FILES_AT_ONCE: Final = 128
@@ -52,6 +53,30 @@ class Folder:
         """The same storage as pyarrow, and so Ray Data, wants it."""
         return pafs.LocalFileSystem() if self.local else pafs.PyFileSystem(pafs.FSSpecHandler(self.filesystem))
 
+    def check(self) -> None:
+        """Raise OutputUnreachable unless the object storage answers, lets the folder be listed, and has its bucket.
+
+        What its own errors say is not repeated: they may hold a signed URL.
+        """
+        if self.local:
+            return
+        self.filesystem.invalidate_cache()
+        try:
+            self.filesystem.ls(self.root, detail=False)
+        except FileNotFoundError as error:
+            if type(error.__cause__).__name__ == "NoSuchBucket":
+                bucket = self.root.partition("/")[0]
+                raise OutputUnreachable(
+                    f"{self.shown}: there is no bucket {bucket}. Make it, or correct the address; none is made unasked."
+                ) from None
+        except Exception as error:  # each storage has errors of its own
+            refused = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+            what = "does not allow it" if refused else "does not answer properly"
+            remedy = "Check credentials and permissions" if refused else "Check network and endpoint"
+            raise OutputUnreachable(
+                f"{self.shown}: the storage {what} ({type(error).__name__}). {remedy}, then run again."
+            ) from None
+
     def path(self, name: str) -> str:
         """The path of a file within, as `filesystem` wants it."""
         return posixpath.join(self.root, name)
@@ -83,8 +108,8 @@ class Folder:
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file: aside and renamed on disk; object storage shows an object only when it is complete."""
         path = self.path(name)
-        self.filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
-        if self.local:
+        if self.local:  # object storage needs no folders, and would make a bucket that is misspelt
+            self.filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
             aside = f"{path}.part"
             Path(aside).write_bytes(content)
             Path(aside).replace(path)

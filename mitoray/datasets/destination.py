@@ -113,8 +113,8 @@ class Destination:
     def write(self, name: str, content: bytes) -> None:
         """Write a small file so that no reader ever sees half of it."""
         path = self._path(name)
-        self._filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
-        if self.local:
+        if self.local:  # object storage needs no folders, and would make a bucket that is misspelt
+            self._filesystem.makedirs(posixpath.dirname(path), exist_ok=True)
             aside = Path(f"{path}.part")
             aside.write_bytes(content)
             aside.replace(path)

@@ -14,7 +14,15 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from mitoray.errors import BadManifest, DuplicateSlideId, InvalidSlideId, RefusedUri, SlideError
+from mitoray.errors import (
+    BadManifest,
+    DuplicateSlideId,
+    InvalidSlideId,
+    MitorayError,
+    RefusedUri,
+    SlideError,
+    StorageUnreachable,
+)
 from mitoray.storage import file_stem
 from mitoray.uris import file_system, options_for, read_file, redact, scheme_of, telling_no_secrets
 
@@ -47,10 +55,12 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     try:
         content = io.BytesIO(read_file(uri, storage_options))
         table = _read_table(content, parquet=PurePosixPath(shown).suffix.lower() in {".parquet", ".pq"})
-    except RefusedUri:
-        raise
     except FileNotFoundError:
         raise BadManifest(f"There is no manifest at {shown}. Check the path, or give --slides instead.") from None
+    except StorageUnreachable as error:
+        raise BadManifest(f"The manifest {error}") from None
+    except MitorayError:
+        raise
     except (OSError, pa.ArrowInvalid, ValueError) as error:
         raise BadManifest(f"The manifest {shown} cannot be read as CSV or Parquet: {error}") from error
     missing = [name for name in ("slide_id", "uri") if name not in table.column_names]
@@ -89,9 +99,12 @@ def manifest_from_globs(patterns: Sequence[str], storage_options: Mapping[str, A
         if not any(mark in pattern for mark in "*?[") or pattern.startswith(("http://", "https://")):
             uris.append(pattern)
             continue
-        with telling_no_secrets(pattern):
-            filesystem, path = file_system(pattern, options_for(pattern, storage_options))
-            found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
+        try:
+            with telling_no_secrets(pattern):
+                filesystem, path = file_system(pattern, options_for(pattern, storage_options))
+                found = sorted(name for name in filesystem.glob(path) if name.lower().endswith(SLIDE_SUFFIXES))
+        except StorageUnreachable as error:
+            raise BadManifest(str(error)) from None
         if not found:
             raise BadManifest(
                 f"{redact(pattern)} matches no slide file ({', '.join(SLIDE_SUFFIXES)}). Quote globs so that the shell "

@@ -63,8 +63,8 @@ class Run:
         """Take the cohort's output folder for it, or up again where an attempt on the same configuration stopped.
 
         registry: MLflow server or database that models:/ addresses are of; None takes MLFLOW_TRACKING_URI. Starts
-        nothing. Raises BadModel, BadOption, and OutputBelongsToAnotherRun, with the settings that differ, where
-        the folder holds anything else.
+        nothing. Raises BadModel, BadOption, OutputUnreachable, and OutputBelongsToAnotherRun, with the settings that
+        differ, where the folder holds anything else.
         """
         bundle = load_model(cohort.model, cohort.storage_options, registry=registry)
         classifier = (
@@ -72,6 +72,7 @@ class Run:
         )
         check_stages(bundle, classifier, cohort.method)
         folder = Folder.at(cohort.output, cohort.storage_options)
+        folder.check()
         identity = Identity(
             model=redact(cohort.model),
             model_digest=bundle.digest,

@@ -69,14 +69,16 @@ def test_a_run_that_is_full_of_secrets_writes_none_of_them(
     given = ["--manifest", str(tmp_path / "manifest.parquet"), "--output", str(tmp_path / "out")]
     options = json.dumps(s3 | {"key": KEY, "secret": SECRET})
     logs = ["--log-level", "debug", "--log-format", "json"]
-    assert job("score_cohort")([*given, "--storage-options", options, *logs]) == 3
+    records = ["--mlflow", f"sqlite:///{tmp_path}/mlflow/mlruns.db"]
+    assert job("score_cohort")([*given, "--storage-options", options, *logs, *records]) == 3
     told = capfd.readouterr()
     rows = pq.read_table(tmp_path / "out" / "slides" / "slides.parquet").to_pylist()
     assert {row["slide_id"] for row in rows if row["status"] == "scored"} == {"kept", "signed"}
     assert not [row for row in rows if row["status"] != "scored" and "Unforeseen" in row["error"]]
     assert (tmp_path / "out" / "report.html").exists()
+    assert list((tmp_path / "mlflow").rglob("failures.json"))
     assert "slide 'signed' scored" in told.err
-    assert leaks([tmp_path / "out", Path(_global_node.get_logs_dir_path())], SECRETS) == []
+    assert leaks([tmp_path / "out", tmp_path / "mlflow", Path(_global_node.get_logs_dir_path())], SECRETS) == []
     assert [secret for secret in SECRETS if shows(told.out + told.err, secret)] == []
 
 
