@@ -3,17 +3,21 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mitoray.errors import CorruptTile
+from mitoray.errors import CorruptTile, NotASlide
 from mitoray.slide.pyramid import Level, TileIndex
 from mitoray.slide.tiles import WHITE
 from mitoray.slide.window import FILTER, SAME_RESOLUTION, Window
 
 log = logging.getLogger(__name__)
+
+MOST_PX: Final = 1 << 26
+"""Of the image that the overview is made from, and of rows of tiles stacked for it: 200 MB each."""
 
 Fetch = Callable[[int, Iterable[int]], Iterator[tuple[int, bytes]]]
 """(level, tile indices) to (tile index, compressed bytes), in that order."""
@@ -61,6 +65,12 @@ def _reduced_level(
     # Only half the way in whole steps: the resampling filter that follows needs something to average.
     most = max(1, int(downsample / level.downsample / 2**reduction / 2))
     factor, together = _reduction(width_px, level.tile_width_px >> reduction, level.tile_height_px >> reduction, most)
+    if width_px * height_px > MOST_PX * factor**2:
+        raise NotASlide(
+            f"{name}: {level.width_px} × {level.height_px} px in tiles of {level.tile_width_px} × "
+            f"{level.tile_height_px} px cannot be looked over. Convert it to tiles, e.g. with `vips tiffsave --tile "
+            "--pyramid`."
+        )
     small = Image.new("RGB", (math.ceil(width_px / factor), math.ceil(height_px / factor)), "white")
     stack: list[NDArray[np.uint8]] = []
     failures = 0
@@ -85,6 +95,8 @@ def _reduced_level(
 def _reduction(width_px: int, tile_width_px: int, tile_height_px: int, most: int) -> tuple[int, int]:
     """A factor up to `most` that reduces blocks of tiles to whole px, and how many tiles, stacked, make a block."""
     if tile_width_px >= width_px:
-        return most, most // math.gcd(most, tile_height_px)
+        fitting = (factor for factor in range(most, 0, -1) if math.lcm(factor, tile_height_px) * width_px <= MOST_PX)
+        factor = next(fitting, 1)
+        return factor, factor // math.gcd(factor, tile_height_px)
     common = math.gcd(tile_width_px, tile_height_px)
     return max(factor for factor in range(1, most + 1) if common % factor == 0), 1

@@ -14,6 +14,7 @@ from tifffile import TiffFile, TiffPageSeries
 from tiffslide import TiffSlide
 
 from mitoray.errors import NotASlide, SlideError, TruncatedSlide
+from mitoray.slide.directories import check_directories
 from mitoray.slide.range_file import RangeFile
 from mitoray.slide.reduction import halvings
 from mitoray.slide.storage import SlideFile
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 TILE_BYTES_MAX: Final = 1 << 28
 """256 MiB: the most that one decoded tile or strip may take."""
+MOST_OFFSET_PX: Final = 1 << 30
+SPARE_BYTES: Final = 1 << 20
+"""What a compressed tile may take beyond twice its decoded size, for tables and profiles in it."""
 COPY_AGAIN: Final = "Copy it again from its source."
 FIRST_DIRECTORY: Final = {b"II*\0": "<4xI", b"MM\0*": ">4xI", b"II+\0": "<8xQ", b"MM\0+": ">8xQ"}
 """Where a header of TIFF, big-endian TIFF, BigTIFF, big-endian BigTIFF points to the first image."""
@@ -75,6 +79,7 @@ def read_pyramid(file: SlideFile) -> Pyramid:
 
 def _read(reader: RangeFile, file: SlideFile) -> Pyramid:
     _refuse_other_files(reader, file.name)
+    check_directories(reader, file.name)
     reader.seek(0)
     try:
         with TiffSlide(reader) as slide:
@@ -120,7 +125,7 @@ def _read_levels(series: TiffPageSeries, file: SlideFile) -> tuple[tuple[Level, 
 def _tile_index(page: Any, file: SlideFile) -> TileIndex:
     tile_format = TileFormat.of_page(page, file.name)
     tile_bytes = tile_format.width_px * tile_format.height_px * max(tile_format.samples, 3)
-    if tile_bytes > TILE_BYTES_MAX:
+    if not 0 < tile_bytes <= TILE_BYTES_MAX:
         raise NotASlide(
             f"{file.name}: an image of {page.keyframe.imagewidth} × {page.keyframe.imagelength} px is stored "
             f"in pieces of {tile_bytes >> 20} MiB. Convert it to tiles, e.g. with `vips tiffsave --tile --pyramid`."
@@ -131,8 +136,12 @@ def _tile_index(page: Any, file: SlideFile) -> TileIndex:
     count = columns * math.ceil(page.keyframe.imagelength / tile_format.height_px)
     if len(offsets) < count or len(byte_counts) < count:
         raise TruncatedSlide(f"{file.name} lists {min(len(offsets), len(byte_counts))} of {count} tiles. {COPY_AGAIN}")
+    if byte_counts.max(initial=0) > 2 * tile_bytes + SPARE_BYTES:
+        raise NotASlide(
+            f"{file.name} lists a tile of {byte_counts.max()} bytes, of which decoding makes {tile_bytes}. {COPY_AGAIN}"
+        )
     end = int((offsets + byte_counts)[byte_counts > 0].max(initial=0))
-    if end > file.size_bytes:
+    if end > file.size_bytes or min(offsets.min(initial=0), byte_counts.min(initial=0)) < 0:
         raise TruncatedSlide(
             f"{file.name} has {file.size_bytes} bytes, but its tiles reach to byte {end}. {COPY_AGAIN}"
         )
@@ -161,6 +170,9 @@ def _properties(slide: TiffSlide, name: str) -> Mapping[str, Any]:
     areas = 1 if composition is None else len(composition["located_series"])
     if areas != 1:
         raise NotASlide(f"{name} holds {areas} scanned areas. Export each to its own file.")
+    corner = [int(properties.get(f"tiffslide.bounds-{axis}") or 0) for axis in "xy"]
+    if max(map(abs, corner)) > MOST_OFFSET_PX:
+        raise NotASlide(f"{name}: its scanned area lies {corner} px from the slide's corner. {COPY_AGAIN}")
     return properties
 
 

@@ -25,6 +25,7 @@ class RangeFile(io.RawIOBase):
         self._source = source
         self._blocks: dict[int, bytes] = {}
         self._position = 0
+        self.size_bytes = source.size_bytes
         self._after_last = -1
         """The block after those last read."""
         total = _blocks_of(source.size_bytes)

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mitoray.errors import CorruptTile
+from mitoray.errors import CorruptTile, NotASlide
 from mitoray.slide.cache import TileCache
 from mitoray.slide.geometry import Rect
 from mitoray.slide.overview import overview
@@ -21,6 +21,8 @@ from mitoray.slide.window import Allocate, RegionBytes, Window, new_memory, plan
 TILE_CACHE_BYTES: Final = 256 << 20
 FETCH_BYTES: Final = 64 << 20
 """The most compressed bytes that one read holds at a time."""
+MOST_MM2: Final = 40_000
+"""Of the largest glass, 200 mm square."""
 SHARED_UM: Final = 80.0
 """How far neighbouring regions with halos of 40 µm reach into each other."""
 LARGE_SHARE: Final = 8
@@ -48,6 +50,7 @@ def open_slide(
     file = SlideFile(uri, storage_options)
     pyramid = read_pyramid(file)
     resolved = resolve_mpp(file.name, mpp, pyramid.properties, pyramid.ome_xml)
+    _refuse_larger_than_glass(file.name, pyramid.levels[0], resolved[0])
     if not reduced_decode:
         pyramid = replace(pyramid, levels=tuple(replace(level, halvings=0) for level in pyramid.levels))
     return Slide(uri, file, pyramid, resolved, TileCache(tile_cache_bytes))
@@ -192,6 +195,15 @@ class Slide:
             if again == data:
                 raise
         return window.decode(index, again, tile_format, self._file.name, memory)
+
+
+def _refuse_larger_than_glass(name: str, level: Level, mpp: float) -> None:
+    area_mm2 = level.width_px * level.height_px * mpp**2 / 1e6
+    if area_mm2 > MOST_MM2:
+        raise NotASlide(
+            f"{name}: {level.width_px} × {level.height_px} px at {mpp:g} µm/px are {area_mm2:,.0f} mm². No slide is "
+            f"larger than {MOST_MM2:,} mm². Check its µm/px, or copy it again from its source."
+        )
 
 
 def _offset(properties: Mapping[str, Any], axis: str) -> int:

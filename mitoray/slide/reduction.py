@@ -8,7 +8,8 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, Jpeg2KImagePlugin
 
-from mitoray.slide.tiles import JPEG, JPEG2000, TileFormat, decode_tile, jpeg2000_rgb, on_level, tile_memory
+from mitoray.slide.codestreams import check_jpeg, check_jpeg2000
+from mitoray.slide.tiles import JPEG, JPEG2000, PADDED, TileFormat, decode_tile, jpeg2000_rgb, on_level, tile_memory
 
 MOST_HALVINGS: Final = 3
 """JPEG decodes blocks of 8 × 8 px, of which an eighth of a side is one px."""
@@ -58,6 +59,7 @@ def _reduced(
     size = tile_format.width_px >> reduction, tile_format.height_px >> reduction
     if tile_format.compression == JPEG:
         jpeg = _whole_jpeg(data, tile_format)
+        check_jpeg(jpeg, PADDED * tile_format.width_px * tile_format.height_px)
         height_px, width_px, *_ = simplejpeg.decode_jpeg_header(jpeg)
         _check_size((width_px, height_px), tile_format)
         place = tile_memory(tile_format) if memory is None else memory
@@ -71,6 +73,7 @@ def _reduced(
             buffer=place[: size[0] * size[1] * tile_format.samples],
         )
         return pixels
+    check_jpeg2000(data, PADDED * tile_format.width_px * tile_format.height_px)
     jpeg2000 = Jpeg2KImagePlugin.Jpeg2KImageFile(io.BytesIO(data))
     _check_size(jpeg2000.size, tile_format)
     jpeg2000.reduce = reduction

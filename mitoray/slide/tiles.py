@@ -12,10 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mitoray.errors import NotASlide
+from mitoray.slide.codestreams import check_jpeg, check_jpeg2000, check_picture
 
 APERIO_JPEG2000_YCBCR: Final = 33003
 JPEG: Final = 7
 JPEG2000: Final = (33003, 33004, 33005, 34712)
+WEBP: Final = 50001
+BOUNDED: Final = (1, 5, 8, 32773, 32946, 50000)
+"""None, LZW, Deflate in two ways, PackBits, Zstandard: their decoders fill memory of a given size and no more."""
+PADDED: Final = 4
+"""An image in a tile may have so many times the tile's px; writers pad it to whole blocks."""
 MINISWHITE, MINISBLACK, RGB, YCBCR = 0, 1, 2, 6
 UNASSOCIATED_ALPHA: Final = 2
 WHITE: Final = 255
@@ -60,7 +66,7 @@ class TileFormat:
             or not (gray or colour)
             or (key.planarconfig != 1 and key.samplesperpixel > 1)
             or key.imagedepth != 1
-            or key.compression not in tifffile.TIFF.DECOMPRESSORS
+            or key.compression not in (JPEG, *JPEG2000, WEBP, *BOUNDED)
             or key.fillorder != 1
         ):
             raise NotASlide(
@@ -121,13 +127,18 @@ def on_level(stored: NDArray[np.uint8], tile_format: TileFormat, width_px: int, 
 
 
 def _decompressed(data: bytes, tile_format: TileFormat, memory: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
+    most_px = PADDED * tile_format.width_px * tile_format.height_px
     if tile_format.compression == JPEG:
+        for part in (tile_format.jpeg_tables, tile_format.jpeg_header, data):
+            check_jpeg(part or b"", most_px)
         return _of_jpeg(data, tile_format, memory)
     if tile_format.compression in JPEG2000:
+        check_jpeg2000(data, most_px)
         return jpeg2000_rgb(data, imagecodecs.jpeg2k_decode(data), tile_format)
     if tile_format.compression == 1:
         decoded: Any = data
-    elif tile_format.compression in tifffile.TIFF.IMAGE_COMPRESSIONS:
+    elif tile_format.compression == WEBP:
+        check_picture(data, "WEBP", most_px)
         decoded = tifffile.TIFF.DECOMPRESSORS[tile_format.compression](data)
     else:
         size = tile_format.height_px * tile_format.width_px * tile_format.samples

@@ -17,6 +17,12 @@ from mitoray.slide.segmentation import segment_tissue
 from mitoray.slide.storage import SlideFile
 
 OVERVIEW_MPP: Final = 16.0
+MASK_PX_MAX: Final = 1 << 25
+"""Of a mask that is found here, 93 mm square; of larger slides it is coarser than OVERVIEW_MPP."""
+GIVEN_PX_MAX: Final = 100_000_000
+MASK_BYTES_MAX: Final = 1 << 28
+_MASK_FORMATS: Final = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "PPM")
+_MASK_REMEDY: Final = "Give a PNG or TIFF of at most 10,000 × 10,000 px."
 ASPECT_TOLERANCE: Final = 0.02
 
 
@@ -85,11 +91,15 @@ def find_tissue(
     Errors: BadTissueMask, and those of `Slide.thumbnail`.
     """
     if tissue_uri is None:
-        mpp = max(OVERVIEW_MPP, slide.mpp)
+        mpp = max(OVERVIEW_MPP, slide.mpp, slide.mpp * math.sqrt(slide.width_px * slide.height_px / MASK_PX_MAX))
         return Tissue(segment_tissue(slide.thumbnail(mpp), mpp), slide.width_px, slide.height_px, slide.mpp)
     try:
         file = SlideFile(tissue_uri, storage_options)
+        if file.size_bytes > MASK_BYTES_MAX:
+            raise BadTissueMask(f"{file.name} has {file.size_bytes >> 20} MiB. {_MASK_REMEDY}")
         encoded = file.read_ranges([(0, file.size_bytes)])[0]
+    except BadTissueMask:
+        raise
     except SlideError as exc:
         raise BadTissueMask(f"the tissue mask cannot be read: {exc}") from None
     mask = _mask_of(encoded, file.name, slide.width_px, slide.height_px, slide.mpp)
@@ -98,12 +108,12 @@ def find_tissue(
 
 def _mask_of(encoded: bytes, name: str, width_px: int, height_px: int, mpp: float) -> NDArray[np.bool_]:
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        with Image.open(io.BytesIO(encoded), formats=_MASK_FORMATS) as image:
+            if image.width * image.height > GIVEN_PX_MAX:
+                raise BadTissueMask(f"{name} has {image.width} × {image.height} px. {_MASK_REMEDY}")
             pixels = np.asarray(image.getchannel(0) if image.mode == "LA" else image)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as exc:
-        raise BadTissueMask(
-            f"{name} is no image that can be read ({exc}). Give a PNG or TIFF, at most 10,000 px wide."
-        ) from exc
+        raise BadTissueMask(f"{name} is no image that can be read ({exc}). {_MASK_REMEDY}") from exc
     mask = pixels != 0 if pixels.ndim == 2 else (pixels[..., :3] != 0).any(axis=2)
     rows, columns = mask.shape
     aspect = (columns / rows) / (width_px / height_px)
