@@ -16,8 +16,10 @@ from mitoray.slide.window import FILTER, SAME_RESOLUTION, Window
 
 log = logging.getLogger(__name__)
 
-MOST_PX: Final = 1 << 26
-"""Of the image that the overview is made from, and of rows of tiles stacked for it: 200 MB each."""
+MOST_PX: Final = 1 << 27
+"""Of the image that the overview is made from: 400 MB."""
+MOST_STACKED_PX: Final = (1 << 28) // 3
+"""Of strips that are put together to be reduced: as much as one strip may have."""
 
 Fetch = Callable[[int, Iterable[int]], Iterator[tuple[int, bytes]]]
 """(level, tile indices) to (tile index, compressed bytes), in that order."""
@@ -64,7 +66,8 @@ def _reduced_level(
     indices = window.tile_indices(tiles.tile_format)
     # Only half the way in whole steps: the resampling filter that follows needs something to average.
     most = max(1, int(downsample / level.downsample / 2**reduction / 2))
-    factor, together = _reduction(width_px, level.tile_width_px >> reduction, level.tile_height_px >> reduction, most)
+    tile_width_px, tile_height_px = level.tile_width_px >> reduction, level.tile_height_px >> reduction
+    factor, together = _reduction(width_px, height_px, tile_width_px, tile_height_px, most)
     if width_px * height_px > MOST_PX * factor**2:
         raise NotASlide(
             f"{name}: {level.width_px} × {level.height_px} px in tiles of {level.tile_width_px} × "
@@ -75,6 +78,8 @@ def _reduced_level(
     stack: list[NDArray[np.uint8]] = []
     failures = 0
     for index, data in fetch(number, indices):
+        if not data and together == 1:
+            continue  # absent, and white already
         x, y, width, height = window.tile_extent(index, tiles.tile_format)
         try:
             stack.append(window.decode(index, data, tiles.tile_format, name))
@@ -92,11 +97,11 @@ def _reduced_level(
     return small, factor << reduction
 
 
-def _reduction(width_px: int, tile_width_px: int, tile_height_px: int, most: int) -> tuple[int, int]:
+def _reduction(width_px: int, height_px: int, tile_width_px: int, tile_height_px: int, most: int) -> tuple[int, int]:
     """A factor up to `most` that reduces blocks of tiles to whole px, and how many tiles, stacked, make a block."""
     if tile_width_px >= width_px:
-        fitting = (factor for factor in range(most, 0, -1) if math.lcm(factor, tile_height_px) * width_px <= MOST_PX)
-        factor = next(fitting, 1)
+        stacks = ((factor, min(math.lcm(factor, tile_height_px), height_px)) for factor in range(most, 0, -1))
+        factor = next((factor for factor, rows in stacks if rows * width_px <= MOST_STACKED_PX), 1)
         return factor, factor // math.gcd(factor, tile_height_px)
     common = math.gcd(tile_width_px, tile_height_px)
     return max(factor for factor in range(1, most + 1) if common % factor == 0), 1

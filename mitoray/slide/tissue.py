@@ -17,8 +17,8 @@ from mitoray.slide.segmentation import segment_tissue
 from mitoray.slide.storage import SlideFile
 
 OVERVIEW_MPP: Final = 16.0
-MASK_PX_MAX: Final = 1 << 25
-"""Of a mask that is found here, 93 mm square; of larger slides it is coarser than OVERVIEW_MPP."""
+MASK_PX_MAX: Final = 1 << 24
+"""Of a mask that is found here, 65 mm square; of larger slides it is coarser than OVERVIEW_MPP."""
 GIVEN_PX_MAX: Final = 100_000_000
 MASK_BYTES_MAX: Final = 1 << 28
 _MASK_FORMATS: Final = ("PNG", "TIFF", "JPEG", "BMP", "GIF", "WEBP", "PPM")

@@ -8,10 +8,7 @@ error without a name; those are kept beside the output.
 """
 
 import argparse
-import io
 import json
-import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -21,14 +18,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "security"))
 
 import slide_mutants
+from limited_process import LimitedProcess
 
-from mitoray.errors import SlideError
 from mitoray.scoring.manifest import ManifestRow
 from mitoray.scoring.plan import plan_slide
 from mitoray.slide import Rect, open_slide
 
 MEMORY_BYTES = 2 << 30
-"""Address space beyond what the process has when it starts; nothing that a mutant asks for can be larger."""
 WATCHDOG_S = 10.0
 
 
@@ -42,15 +38,15 @@ def main():
     outcomes, bad = Counter(), []
     with tempfile.TemporaryDirectory() as folder:
         sources = slide_mutants.sources(Path(folder))
-        worker = Worker()
+        worker = LimitedProcess(look_at, MEMORY_BYTES, WATCHDOG_S)
         for name, data in sources:
             (Path(folder) / name).write_bytes(data)
-            assert worker.outcome(Path(folder) / name)[0] == "fine", f"{name} cannot be read as it is"
+            assert worker.outcome(str(Path(folder) / name))[0] == "fine", f"{name} cannot be read as it is"
         for number in range(options.count):
             name, data, how = slide_mutants.mutant(sources, options.seed, number)
             path = Path(folder) / f"mutant{Path(name).suffix}"
             path.write_bytes(data)
-            outcome, told = worker.outcome(path)
+            outcome, told = worker.outcome(str(path))
             outcomes[outcome] += 1
             if outcome.startswith("!"):
                 bad.append({"number": number, "source": name, "mutation": how, "outcome": outcome, "told": told})
@@ -68,70 +64,8 @@ def main():
     return 1 if bad else 0
 
 
-class Worker:
-    """A process that looks at one mutant after the other; another one takes its place when it ends or is stuck."""
-
-    def __init__(self):
-        self._process = None
-        self.most_mb = 0
-
-    def outcome(self, path):
-        """ "fine", an error's name, or one of "!unnamed", "!memory", "!crash", "!hang"; and what was told."""
-        if self._process is None or not self._process.is_alive():
-            self._start()
-        self._pipe.send(str(path))
-        try:
-            if self._pipe.poll(WATCHDOG_S):
-                outcome, told, mb = self._pipe.recv()
-                self.most_mb = max(self.most_mb, mb)
-                return outcome, told
-        except EOFError:
-            self._process.join()
-            return "!crash", f"status {self._process.exitcode}"
-        self.end()
-        return "!hang", f"over {WATCHDOG_S:g} s"
-
-    def end(self):
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        self._process = None
-
-    def _start(self):
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=look_at_mutants, args=(theirs,), daemon=True)
-        self._process.start()
-        theirs.close()
-        self._pipe.recv()  # it is ready: importing is not the mutant's time
-
-
-def look_at_mutants(pipe):
-    import logging
-
-    logging.disable(logging.CRITICAL)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
-    sys.stderr = io.StringIO()
-    pipe.send("ready")
-    while True:
-        try:
-            path = pipe.recv()
-        except EOFError:
-            return
-        try:
-            outcome, told = look_at(path)
-        except SlideError as error:
-            outcome, told = type(error).__name__, str(error)
-        except MemoryError as error:
-            outcome, told = "!memory", repr(error)
-        except Exception as error:
-            outcome, told = f"!unnamed {type(error).__name__}", str(error)[:300]
-        pipe.send((outcome, told, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
-
-
 def look_at(path):
-    """Open, plan and read what a run would read, at two resolutions, and the whole slide small."""
+    """ "fine" or an error's name, and what it told. Opens, plans and reads as a run does, at two resolutions."""
     plan = plan_slide(ManifestRow("mutant", path, mpp=None), region_um=512, halo_um=32)
     if plan["status"] != "planned":
         name, _, told = plan["error"].partition(": ")
