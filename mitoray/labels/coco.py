@@ -20,6 +20,7 @@ BoxDialect = Literal["midog", "coco"]
 BOX_PX: Final = 50.0
 """Side of a written box, px: the boxes of MIDOG++ (Aubreville et al. 2023)."""
 
+LARGEST_PX: Final = 1e12
 OUTSIDE_PX: Final = 64.0
 """A centre farther outside of its image shows that its box was read wrongly. In MIDOG++ it is at most 5 px."""
 
@@ -159,7 +160,8 @@ def _boxes(document: object, source: str) -> tuple[list[dict[str, Any]], np.ndar
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    # Python's integers may be too large for math.isfinite.
+    return isinstance(value, int | float) and -LARGEST_PX <= value <= LARGEST_PX
 
 
 def _image_sizes(annotations: list[dict[str, Any]], images: dict[Any, dict[str, Any]]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from mitoray.errors import BadLabels
 from mitoray.labels import coco, geojson, sliderunner, sliderunner_writer, tabular
 from mitoray.labels.schema import LABELS
-from mitoray.labels.source import first_bytes, load_json, local_file, short_name
+from mitoray.labels.source import first_bytes, load_json, local_file, naming_errors, short_name
 from mitoray.labels.table import checked_labels
 
 Dialect = Literal["midog", "coco", "sliderunner", "geojson", "csv", "parquet"]
@@ -40,20 +40,21 @@ def read_labels(
     what is left out is logged with its count.
     """
     path, source = local_file(str(uri)), short_name(str(uri))
-    dialect = dialect or _dialect_of(path, source)
-    match dialect:
-        case "midog" | "coco":
-            table = coco.read(load_json(path, source), source, dialect, classes)
-        case "sliderunner":
-            table = sliderunner.read(path, source, classes)
-        case "geojson":
-            table = geojson.read(path, source, classes)
-        case "csv":
-            table = tabular.read_csv(path, source, classes)
-        case "parquet":
-            table = tabular.read_parquet(path, source, classes)
-        case _:
-            raise _unknown_dialect(dialect)
+    with naming_errors(source):
+        dialect = dialect or _dialect_of(path, source)
+        match dialect:
+            case "midog" | "coco":
+                table = coco.read(load_json(path, source), source, dialect, classes)
+            case "sliderunner":
+                table = sliderunner.read(path, source, classes)
+            case "geojson":
+                table = geojson.read(path, source, classes)
+            case "csv":
+                table = tabular.read_csv(path, source, classes)
+            case "parquet":
+                table = tabular.read_parquet(path, source, classes)
+            case _:
+                raise _unknown_dialect(dialect)
     if dataset is not None:
         column = LABELS.get_field_index("dataset")
         table = table.set_column(column, LABELS.field(column), table["dataset"].fill_null(dataset))

@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SPOT, AREA, POLYGON, SPECIAL_SPOT, CIRCLE, IMAGE = range(1, 7)
 """SlideRunner's annotation types. Areas (rectangles) and circles are stored as two opposite corners."""
 
+MOST_VALUE_BYTES: Final = 1 << 24
+"""Of one text or number in a database."""
+
 _CORNERS: Final = {SPOT: 1, AREA: 2, POLYGON: 3, SPECIAL_SPOT: 1, CIRCLE: 2}
 """Fewest stored points of a type that has a place."""
 
@@ -75,10 +78,24 @@ def open_database(path: Path, source: str) -> Iterator[sqlite3.Connection]:
         raise BadLabels(f"{source} has changes in {source}{pending[0]} that are not saved. Close SlideRunner first.")
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MOST_VALUE_BYTES)
+            _refuse_programs(database, source)
             database.row_factory = sqlite3.Row
             yield database
     except sqlite3.Error as error:
         raise BadLabels(f"{source} is damaged, or no SlideRunner database ({error}). Fetch it again.") from error
+
+
+def _refuse_programs(database: sqlite3.Connection, source: str) -> None:
+    """BadLabels for tables that are computed: a view or a generated column can be endless in a file of a few bytes."""
+    database.execute("PRAGMA trusted_schema = OFF")
+    for kind, name, text in database.execute("SELECT type, name, sql FROM sqlite_master").fetchall():
+        virtual = str(text).upper().lstrip().startswith("CREATE VIRTUAL")
+        columns = (
+            database.execute("SELECT hidden FROM pragma_table_xinfo(?)", (name,)).fetchall() if kind == "table" else ()
+        )
+        if kind == "view" or virtual or any(hidden for (hidden,) in columns):
+            raise BadLabels(f"{source}: {name} is computed, and no table that SlideRunner wrote. Fetch the file again.")
 
 
 def class_names(database: sqlite3.Connection, source: str) -> dict[int, str]:

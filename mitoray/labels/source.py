@@ -4,9 +4,33 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
 
 from mitoray.errors import BadLabels, RefusedUri
 from mitoray.uris import local_copy
+
+MOST_JSON_BYTES: Final = 1 << 29
+"""Of a JSON file, whose objects take ten times as much: a hundred times MIDOG++."""
+
+
+@contextmanager
+def naming_errors(source: str) -> Iterator[None]:
+    """BadLabels for whatever else a reader of the file stumbles over."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        pa.ArrowException,
+    ) as error:
+        told = f"{type(error).__name__}: {str(error)[:200]}"
+        raise BadLabels(f"{source} holds something that makes no sense in an annotation file ({told}).") from error
 
 
 def short_name(uri: str) -> str:
@@ -38,6 +62,10 @@ def first_bytes(path: Path) -> bytes:
 
 def load_json(path: Path, source: str) -> object:
     """A JSON document. Raises BadLabels where it is cut short or no JSON."""
+    if path.stat().st_size > MOST_JSON_BYTES:
+        raise BadLabels(
+            f"{source} has {path.stat().st_size >> 20} MiB; at most {MOST_JSON_BYTES >> 20} are read. Split it."
+        )
     try:
         return json.loads(path.read_text("utf-8-sig"))
     except (ValueError, RecursionError) as error:

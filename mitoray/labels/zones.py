@@ -12,7 +12,7 @@ from mitoray.errors import BadLabels
 from mitoray.labels import geojson, sliderunner
 from mitoray.labels.kinds import kind_of
 from mitoray.labels.schema import KINDS
-from mitoray.labels.source import first_bytes, local_file, short_name
+from mitoray.labels.source import first_bytes, local_file, naming_errors, short_name
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,11 @@ def read_zones(uri: str | Path, *, classes: Mapping[str, str] | None = None) -> 
     are labels, not zones. Outlines of fewer than three points are left out and counted in a warning. Raises BadLabels.
     """
     path, source = local_file(str(uri)), short_name(str(uri))
+    with naming_errors(source):
+        return _zones(path, source, classes)
+
+
+def _zones(path: Path, source: str, classes: Mapping[str, str] | None) -> pa.Table:
     from_sqlite = path.is_file() and first_bytes(path).startswith(b"SQLite")
     rows, too_few = [], 0
     for slide_id, name, rings in (_sliderunner_polygons if from_sqlite else _geojson_polygons)(path, source):

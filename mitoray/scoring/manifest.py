@@ -61,8 +61,10 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
         raise BadManifest(f"The manifest {error}") from None
     except MitorayError:
         raise
-    except (OSError, pa.ArrowInvalid, ValueError) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise BadManifest(f"The manifest {shown} cannot be read as CSV or Parquet: {error}") from error
+    if len(set(table.column_names)) < len(table.column_names):
+        raise BadManifest(f"The manifest {shown} has two columns of one name: {', '.join(table.column_names)}.")
     missing = [name for name in ("slide_id", "uri") if name not in table.column_names]
     if missing:
         raise BadManifest(
@@ -72,7 +74,10 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     if table.num_rows == 0:
         raise BadManifest(f"The manifest {shown} lists no slides.")
     mpp = _numbers(table["mpp"], shown) if "mpp" in table.column_names else [None] * table.num_rows
-    text = {name: _strings(table, name) for name in COLUMNS if name != "mpp"}
+    try:
+        text = {name: _strings(table, name) for name in COLUMNS if name != "mpp"}
+    except pa.ArrowException as error:
+        raise BadManifest(f"The manifest {shown} holds a column that is no text: {error}") from error
     base = uri.rpartition("/")[0]
     rows = [
         ManifestRow(
@@ -213,7 +218,7 @@ def _strings(table: pa.Table, name: str) -> list[str | None]:
 def _numbers(column: pa.ChunkedArray, shown: str) -> list[float | None]:
     try:
         numbers: list[float | None] = pc.cast(column, pa.float64()).to_pylist()
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise BadManifest(
             f"The column mpp of the manifest {shown} must hold µm per pixel as numbers: {error}"
         ) from error
