@@ -138,23 +138,24 @@ def propose(job: Hard, material: Material) -> int:
     failed |= prepared.corpus.failed
     print(f"{len(numbers)} labels of the kind {job.kind!r} ({prepared.data}): {len(split.likely)} likely figures, ")
     print(f"{len(split.look_alikes)} look-alikes, {len(split.others)} stay, {len(numbers) - len(scored)} not scored.")
+    proposal = {
+        "parent": labels_digest(labels),
+        "labels": without_secrets(material.labels),
+        "scored_by": without_secrets(job.classifier),
+        "likely": len(split.likely),
+        "look_alikes": split.look_alikes,
+    }
+    folder.write_json(PROPOSAL_FILE, proposal)
     if split.likely:
         likely = labels.take(pa.array(split.likely)).select(["slide_id", "x_px", "y_px"])
         score_of = dict(zip([numbers[i] for i in scored], score_groups(values).tolist(), strict=True))
         likely = likely.append_column("group", pa.array([score_of[number] for number in split.likely], pa.int64()))
         review = review_set(likely, seed=job.review_seed, choices=job.choices, what=f"likely figures among {job.kind}")
-        proposal = {
-            "parent": labels_digest(labels),
-            "labels": without_secrets(material.labels),
-            "scored_by": without_secrets(job.classifier),
-            "look_alikes": split.look_alikes,
-        }
-        folder.write_json(PROPOSAL_FILE, proposal)
         seeds = {"for-expert-1": job.review_seed + 1, "for-expert-2": job.review_seed + 2}
         handed_out(kept_review(review, job.output), job.output, seeds, slides, options, job.crop_px)
         print(f"To review, blinded: {', '.join(str(job.output / name) for name in seeds)}")
     else:
-        print("No label is a likely figure: there is nothing to review. Lower --likely.")
+        print("No label is a likely figure: there is nothing to review. Import the look-alikes, or lower --likely.")
     counts = {"likely": len(split.likely), "look_alikes": len(split.look_alikes), "others": len(split.others)}
     recorded("curate_hard_examples propose", job.mlflow, settings, counts)
     for name, error in failed.items():
@@ -178,13 +179,12 @@ def third(job: Hard, panel: Panel, material: Material) -> int:
 def take(job: Hard, panel: Panel, material: Material, proposal: dict[str, Any]) -> int:
     """The new version of the labels, and what it changes."""
     before = checked_parent(read_labels(material.labels), proposal)
-    review, raters, found = settled(job.output, panel, job.review_seed + 3, None)
-    rows = before.to_pylist()
-    place = {(row["slide_id"], row["x_px"], row["y_px"]): n for n, row in enumerate(rows) if row["kind"] == job.kind}
-    decided = {}
-    for row in found.table.to_pylist():
-        number = place[row["slide_id"], row["x_px"], row["y_px"]]
-        decided[number] = {"kind": row["kind"], "votes": [*(rows[number]["votes"] or []), *row["votes"]]}
+    decided: dict[int, dict[str, Any]] = {}
+    raters: list[str] = []
+    digest, undecided = "", 0
+    if proposal["likely"]:
+        review, raters, found = settled(job.output, panel, job.review_seed + 3, None)
+        decided, digest, undecided = decisions(job.kind, before, found.table), review.digest, len(found.undecided)
     split = Split((), tuple(proposal["look_alikes"]), ())
     after = with_changed(before, changes(split, decided))
     version = describe(
@@ -192,9 +192,9 @@ def take(job: Hard, panel: Panel, material: Material, proposal: dict[str, Any]) 
         after,
         step=f"hard examples of {job.kind}",
         raters=raters,
-        review_set=review.digest,
+        review_set=digest,
         parent_file=Path(material.labels),
-        notes={"scored_by": proposal["scored_by"], "undecided": len(found.undecided)},
+        notes={"scored_by": proposal["scored_by"], "undecided": undecided},
     )
     write_version(after, version, job.output / job.version)
     table = told_added(job.output, before, after)
@@ -203,6 +203,17 @@ def take(job: Hard, panel: Panel, material: Material, proposal: dict[str, Any]) 
     total = {name: value for name, value in table[-1].items() if name != "slide_id"}
     recorded("curate_hard_examples import", job.mlflow, {"raters": raters, "parent": version.parent}, total)
     return DONE
+
+
+def decisions(kind: str, labels: pa.Table, settled: pa.Table) -> dict[int, dict[str, Any]]:
+    """By the label's number: what the experts made of it, their votes behind those that it had."""
+    rows = labels.to_pylist()
+    place = {(row["slide_id"], row["x_px"], row["y_px"]): n for n, row in enumerate(rows) if row["kind"] == kind}
+    decided = {}
+    for row in settled.to_pylist():
+        number = place[row["slide_id"], row["x_px"], row["y_px"]]
+        decided[number] = {"kind": row["kind"], "votes": [*(rows[number]["votes"] or []), *row["votes"]]}
+    return decided
 
 
 if __name__ == "__main__":

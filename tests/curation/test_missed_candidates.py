@@ -214,6 +214,25 @@ def test_likely_figures_of_an_ambiguous_class_are_reviewed_and_the_rest_are_look
     assert json.loads(pq.read_schema(out / "labels.parquet").metadata[b"mitoray.version"])["raters"] == ["CB", "RK"]
 
 
+def test_an_ambiguous_class_without_likely_figures_becomes_look_alikes_without_a_review(
+    job, cohort, ray_session, tmp_path, capsys
+):
+    folder, _ = cohort
+    main, out = job("curate_hard_examples"), tmp_path / "hard"
+    options = ["--manifest", str(folder / "manifest.csv"), "--labels", str(folder / "labels.parquet")]
+    options += ["--output", str(out), "--likely", "1", "--kind", "ambiguous"]
+    assert main(["propose", *options]) == 0
+    assert "Import the look-alikes, or lower --likely" in capsys.readouterr().out
+    assert not (out / "review.parquet").exists()
+    assert main(["import", *options]) == 0
+    was, now = (pq.read_table(at / "labels.parquet")["kind"].to_pylist() for at in (folder, out))
+    assert {new for old, new in zip(was, now, strict=True) if old == "ambiguous"} == {IMPOSTER}
+    assert [new for old, new in zip(was, now, strict=True) if old != "ambiguous"] == [
+        k for k in was if k != "ambiguous"
+    ]
+    assert json.loads(pq.read_schema(out / "labels.parquet").metadata[b"mitoray.version"])["raters"] == []
+
+
 @pytest.mark.slow
 def test_parts_of_the_cases_are_scored_by_what_the_others_train(job, ray_session, tmp_path, capsys):
     draw_cohort(tmp_path, n_slides=3, seed=520, width_px=1800, height_px=1800, domains=["phantom-lymphoma-a"])
