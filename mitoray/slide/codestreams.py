@@ -32,9 +32,12 @@ def check_jpeg(data: bytes, most_px: int) -> None:
             height, width = (int.from_bytes(data[position + at : position + at + 2]) for at in (5, 7))
             if width * height > most_px or data[position + 9] > 4:
                 raise ValueError(f"its JPEG says that it has {width} × {height} px of {data[position + 9]} samples")
+            return  # decoders refuse a second frame
+        if marker == _SOS:
+            return
         if marker == 0xFF:
             position += 1
-        elif marker in _ALONE or marker == _SOS:
+        elif marker in _ALONE:
             position = data.find(b"\xff", position + 2)
         else:
             # Decoders look for the next marker behind the segment, whatever lies between.

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 BUCKET = "campaign"
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 FAULTS = (
     "driver-kill",
     "actor-kill",
@@ -80,8 +81,7 @@ class Campaign:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "AWS_"))}
         return kept | {
             "RAY_ADDRESS": self.cluster.address,
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
+            **CREDENTIALS,
             "PYTHONPATH": str(ROOT),
         }
 
@@ -206,7 +206,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 @contextmanager
 def cluster(folder: Path) -> Iterator["Cluster"]:
     """A Ray of two CPUs that outlives the runs' drivers, as clusters do; its files go to the folder."""
-    os.environ["RAY_TMPDIR"] = str(folder)
+    os.environ |= {"RAY_TMPDIR": str(folder), **CREDENTIALS}  # nodes have credentials of their own, as on clusters
     from ray.cluster_utils import Cluster
 
     for last in (False, False, True):

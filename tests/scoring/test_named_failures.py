@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mitoray.errors import BadModel, OutputFull
+from mitoray.errors import BadModel, OutputFull, OutputUnreachable
 from mitoray.scoring.failures import causes, named_failure, naming_failures
+from mitoray.storage import Folder
 
 
 def written_to_a_full_disk():
@@ -37,6 +38,23 @@ def test_a_full_disk_is_named_in_a_task_of_a_real_cluster(ray_session):
 
     with pytest.raises(OutputFull, match="Make room"), naming_failures("out"):
         ray.get(ray.remote(writes).remote())
+
+
+def test_a_node_without_credentials_is_named(ray_session, s3):
+    import ray
+
+    nobody = {"AWS_SHARED_CREDENTIALS_FILE": "/none", "AWS_CONFIG_FILE": "/none", "AWS_EC2_METADATA_DISABLED": "true"}
+    options = {name: value for name, value in s3.items() if name not in ("key", "secret")}
+
+    def writes():
+        Folder.at("s3://slides/out", options).write_bytes("a.txt", b"a")
+
+    task = ray.remote(writes).options(runtime_env={"env_vars": nobody})
+    with (
+        pytest.raises(OutputUnreachable, match="no credentials for s3://slides/out"),
+        naming_failures("s3://slides/out"),
+    ):
+        ray.get(task.remote())
 
 
 def test_an_error_of_ours_in_a_task_comes_out_as_itself(ray_session):
