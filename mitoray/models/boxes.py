@@ -67,8 +67,8 @@ def fcos(level: int = 4, channels: int = 256, box_px: int = BOX_PX) -> "BoxNet":
 
 
 def _check(channels: int, box_px: int) -> None:
-    if channels < 32 or channels % 32:
-        raise BadOption(f"channels {channels} must be a multiple of 32, at least 32")
+    if not 32 <= channels <= 1024 or channels % 32:
+        raise BadOption(f"channels {channels} must be a multiple of 32, from 32 to 1024")
     if not 8 <= box_px <= 512:
         raise BadOption(f"box_px {box_px} lies outside 8 to 512 px")
 

@@ -28,6 +28,11 @@ ENSEMBLE: Final = "ensemble"
 
 SCHEMA_VERSION: Final = 1
 
+MOST_CARD_BYTES: Final = 1 << 24
+MOST_HEADER_BYTES: Final = 1 << 24
+"""Of a safetensors header, which lists names and shapes."""
+MOST_MEMBERS: Final = 64
+
 _Channel = Annotated[float, Field(ge=0, le=255)]
 _Score = Annotated[float, Field(ge=0, le=1)]
 Setting = bool | int | float | str
@@ -190,12 +195,15 @@ def save_bundle(bundle: Bundle, state_dict: Mapping[str, torch.Tensor], folder: 
     return digest(weights, card)
 
 
+def most_weights_bytes(card: bytes, where: str) -> int:
+    """The most bytes that the weights of a card's architecture can take as a file. Raises BadModel."""
+    expected = _expected(_card(card, where), where)
+    return sum(shape.numel() * dtype.itemsize for shape, dtype in expected.values()) + MOST_HEADER_BYTES
+
+
 def parse_bundle(weights: bytes, card: bytes, where: str) -> Bundle:
     """The bundle in the two files' bytes; `where` names it in errors. Raises BadModel."""
-    try:
-        known = Card.model_validate_json(card)
-    except ValidationError as error:
-        raise BadModel(f"{where}: {CARD_FILE} is not valid: {_faults(error)}") from error
+    known = _card(card, where)
     try:
         state = safetensors.torch.load(weights)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -228,6 +236,8 @@ def _parts(card: Card) -> list[tuple[str, Member]]:
 
 
 def _check_members(card: Card, where: str) -> None:
+    if len(card.members) > MOST_MEMBERS:
+        raise BadModel(f"{where}: an ensemble of {len(card.members)}; at most {MOST_MEMBERS} are loaded")
     if bool(card.members) != (card.architecture == ENSEMBLE) or (card.members and card.settings):
         raise BadModel(f"{where}: an ensemble, and nothing else, has members, and settings of its own it has none")
     if others := [member.name for member in card.members if member.architecture not in CLASSIFIERS]:
@@ -239,7 +249,15 @@ def _check_members(card: Card, where: str) -> None:
         )
 
 
-def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) -> None:
+def _card(card: bytes, where: str) -> Card:
+    try:
+        return Card.model_validate_json(card)
+    except ValidationError as error:
+        raise BadModel(f"{where}: {CARD_FILE} is not valid: {_faults(error)}") from error
+
+
+def _expected(card: Card, where: str) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Shape and type of each tensor that the architecture has, by name. Raises BadModel."""
     _check_members(card, where)
     expected: dict[str, tuple[torch.Size, torch.dtype]] = {}
     sides_px = set()
@@ -253,6 +271,11 @@ def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) ->
         raise BadModel(f"{where}: {error}") from error
     if len(sides_px) > 1:
         raise BadModel(f"{where}: its members take patches of {min(sides_px)} and {max(sides_px)} px; use one size")
+    return expected
+
+
+def _check_weights(state: Mapping[str, torch.Tensor], card: Card, where: str) -> None:
+    expected = _expected(card, where)
     found = {name: (t.shape, t.dtype) for name, t in state.items()}
     if found != expected:
         names = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))

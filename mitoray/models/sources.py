@@ -11,7 +11,15 @@ from typing import Any, Final
 import fsspec
 
 from mitoray.errors import BadModel, BadOption
-from mitoray.models.bundle import CARD_FILE, WEIGHTS_FILE, Bundle, digest, parse_bundle
+from mitoray.models.bundle import (
+    CARD_FILE,
+    MOST_CARD_BYTES,
+    WEIGHTS_FILE,
+    Bundle,
+    digest,
+    most_weights_bytes,
+    parse_bundle,
+)
 from mitoray.uris import file_system, options_for, redact
 
 SHIPPED: Final = Path(__file__).parent / "bundles"
@@ -86,10 +94,17 @@ def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) ->
     except (ImportError, ValueError) as error:
         raise BadModel(f"{where}: {error}; use a folder, s3://, http(s):// or models:/") from error
     path = path.rstrip("/")
-    files = []
     try:
-        for name in (WEIGHTS_FILE, CARD_FILE):
-            files.append(fs.cat_file(f"{path}/{name}"))
+        name = WEIGHTS_FILE
+        size = _size(fs, f"{path}/{name}")
+        name = CARD_FILE
+        _refuse_larger(_size(fs, f"{path}/{name}"), MOST_CARD_BYTES, f"{where}: {name}")
+        card = fs.cat_file(f"{path}/{name}")
+        name = WEIGHTS_FILE
+        _refuse_larger(size, most_weights_bytes(card, where), f"{where}: {name}")
+        return fs.cat_file(f"{path}/{name}"), card
+    except BadModel:
+        raise
     except (FileNotFoundError, NotADirectoryError):
         pickled = _pickled_names(fs, path)
         if name == WEIGHTS_FILE and pickled:
@@ -100,7 +115,18 @@ def _read_folder(folder: str, storage_options: Mapping[str, Any], where: str) ->
         raise BadModel(f"{where}: no {name} there; a bundle is a folder with {WEIGHTS_FILE} and {CARD_FILE}") from None
     except Exception as error:  # each storage raises classes of its own
         raise BadModel(f"{where}: cannot be read ({type(error).__name__}); check the address and credentials") from None
-    return files[0], files[1]
+
+
+def _size(fs: fsspec.AbstractFileSystem, path: str) -> int | None:
+    """Bytes of a file; None where a web server does not tell. Raises what the storage does."""
+    size = fs.info(path).get("size")
+    return None if size is None else int(size)
+
+
+def _refuse_larger(size: int | None, most: int, what: str) -> None:
+    """BadModel before a file is fetched that is larger than it can be."""
+    if size is not None and size > most:
+        raise BadModel(f"{what} has {size} bytes, where at most {most} can belong to it; check that this is the model")
 
 
 def _pickled_names(fs: fsspec.AbstractFileSystem, path: str) -> list[str]:
