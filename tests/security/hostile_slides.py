@@ -145,8 +145,8 @@ SLIDES = {
         lambda: slide(256, 256, b"\x81\0" * 800_000, compression=32773),
         "NotASlide",
     ),
-    "Zstandard of 1 GB": (
-        lambda: slide(256, 256, imagecodecs.zstd_encode(bytes(10**9)), compression=50000),
+    "Zstandard of 100 MB": (
+        lambda: slide(256, 256, imagecodecs.zstd_encode(bytes(10**8)), compression=50000),
         "CorruptTile",
     ),
     "a JPEG of 65,500 px": (lambda: slide(256, 256, jpeg(65_500, 65_500), compression=7), "CorruptTile"),
