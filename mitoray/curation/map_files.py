@@ -62,7 +62,7 @@ def write_sliderunner(cell_map: CellMap, path: Path, image_name: str) -> None:
             colours = [(colour_of(cell_map, name), name) for name in cell_map.classes]
             database.executemany("UPDATE Classes SET color = ? WHERE name = ?", colours)
             database.execute(f"CREATE TABLE {MAP_TABLE} (digest TEXT)")
-            database.execute(f"INSERT INTO {MAP_TABLE} VALUES (?)", (cell_map.digest,))
+            database.execute(f"INSERT INTO {MAP_TABLE} VALUES (?)", (cell_map.digest,))  # nosec B608: a constant
 
 
 def write_geojson(cell_map: CellMap, path: Path) -> None:
@@ -134,7 +134,7 @@ def _from_sliderunner(
     """The expert's name, and each cell's class: that expert's last vote, or else the agreed class."""
     with sliderunner.open_database(path, path.name) as database:
         if database.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (MAP_TABLE,)).fetchone():
-            maps = [str(digest) for (digest,) in database.execute(f"SELECT digest FROM {MAP_TABLE}")]
+            maps = [str(digest) for (digest,) in database.execute(f"SELECT digest FROM {MAP_TABLE}")]  # nosec B608
             _refuse_other_maps(maps, cell_map, path.name)
         classes = sliderunner.class_names(database, path.name)
         persons = dict(database.execute("SELECT uid, name FROM Persons").fetchall())
