@@ -55,6 +55,7 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
     try:
         content = io.BytesIO(read_file(uri, storage_options))
         table = _read_table(content, parquet=PurePosixPath(shown).suffix.lower() in {".parquet", ".pq"})
+        columns = table.column_names  # an error where they are no text
     except FileNotFoundError:
         raise BadManifest(f"There is no manifest at {shown}. Check the path, or give --slides instead.") from None
     except StorageUnreachable as error:
@@ -63,8 +64,8 @@ def read_manifest(uri: str, storage_options: Mapping[str, Any] | None = None) ->
         raise
     except (OSError, pa.ArrowException, ValueError) as error:
         raise BadManifest(f"The manifest {shown} cannot be read as CSV or Parquet: {error}") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise BadManifest(f"The manifest {shown} has two columns of one name: {', '.join(table.column_names)}.")
+    if len(set(columns)) < len(columns):
+        raise BadManifest(f"The manifest {shown} has two columns of one name: {', '.join(columns)}.")
     missing = [name for name in ("slide_id", "uri") if name not in table.column_names]
     if missing:
         raise BadManifest(

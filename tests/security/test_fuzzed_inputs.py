@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hostile_files import TENSOR, card, database, weights
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mitoray.errors import BadLabels, BadManifest, BadModel
@@ -146,6 +146,7 @@ CSV = (
 
 
 @some
+@example(b"\x80\r")
 @given(st.one_of(damaged(CSV), st.text(",;\n\"'ab1\0é", max_size=60).map(str.encode), st.binary(max_size=60)))
 def test_any_csv_is_a_manifest_and_a_label_table_or_refused(content):
     refused_or_read(BadManifest, "a.csv", content, read_manifest)
