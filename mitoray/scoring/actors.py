@@ -68,8 +68,9 @@ class Watch:
         return [(region_id, self._handles[actor]) for actor, region_id in self._health.stuck(limit_s).items()]
 
     def snapshot(self, silent_s: float) -> dict[str, Any]:
-        """Everything counted so far, and `n_silent`, the actors not heard of for so long."""
-        return {**self._tally.snapshot(), "n_silent": len(self._health.silent(silent_s))}
+        """Everything counted so far; `n_silent`, the actors not heard of for so long; `n_in_hand`, regions in work."""
+        silent = len(self._health.silent(silent_s))
+        return {**self._tally.snapshot(), "n_silent": silent, "n_in_hand": self._health.in_hand()}
 
 
 def started_watch() -> Any:

@@ -2,12 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 MOST_CRASHES: Final = 3
 """Processes that may end over a region before it is given up. One that runs out of memory ends too."""
+
+
+STALLED_S: Final = 120.0
+"""Without a region in hand, although some are left, after which a run is said to wait for something."""
 
 
 @dataclass
@@ -90,6 +94,30 @@ class Health:
             self._actors[actor].region_id = None
         return found
 
+    def in_hand(self) -> int:
+        """How many actors have a region in hand."""
+        return sum(hand.region_id is not None for hand in self._actors.values())
+
     def silent(self, limit_s: float) -> list[str]:
         """The actors that have not been heard of for so long."""
         return [actor for actor, hand in self._actors.items() if self._now() - hand.heard_s > limit_s]
+
+
+class Stall:
+    """Notices that a run has actors and regions left, and that none is in work."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._since_s = now()
+        self._n_regions = -1
+
+    def lasts(self, snapshot: Mapping[str, Any], left: int) -> bool:
+        """Whether it has lasted for `STALLED_S`, or as long again since it was last said. snapshot: of the watch."""
+        waits = left > 0 and snapshot["n_actors"] > 0 and snapshot["n_in_hand"] == 0
+        if not waits or snapshot["n_regions"] != self._n_regions:
+            self._since_s, self._n_regions = self._now(), snapshot["n_regions"]
+            return False
+        if self._now() - self._since_s < STALLED_S:
+            return False
+        self._since_s = self._now()
+        return True

@@ -21,6 +21,7 @@ from mitoray.models.placement import KEEP_MEMORY
 from mitoray.scoring.actors import GRACE_S, FetchActor, ScoreActor, started_watch
 from mitoray.scoring.config import LIGHT_CPUS, Placement, Resources
 from mitoray.scoring.failures import naming_failures
+from mitoray.scoring.health import STALLED_S, Stall
 from mitoray.scoring.metrics import RunMetrics
 from mitoray.scoring.planning import plan_cohort
 from mitoray.scoring.progress import RegionBar
@@ -36,6 +37,10 @@ _POLL_S: Final = 0.5
 _KEEP_EVERY_S: Final = 10.0
 _SILENT_S: Final = 60.0
 """An actor not heard of for so long is told of: its process hangs, or its node is gone."""
+_STALLED: Final = (
+    "Nothing has been scored for %d s, and nothing is in hand, while %d regions are left: the cluster has no room for "
+    "what hands them out. It may have lost nodes since the run began. Add some, or end the run and start it again."
+)
 
 
 def score_cohort(
@@ -101,9 +106,8 @@ def _score(run: Run, resources: Resources, progress: bool, stop: StopRequest, me
     watching = _watched(watch, run, RegionBar(to_do, done, progress), resources.region_timeout_s, stop, metrics)
     with _ray_data(checkpoint), watching:
         rows = _block_rows(n_open, place)
-        regions = ray.data.read_parquet(
-            run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS
-        ).repartition(target_num_rows_per_block=rows)
+        regions = ray.data.read_parquet(run.folder.path(REGION_TABLES), filesystem=filesystem, num_cpus=LIGHT_CPUS)
+        regions = _lightly(regions.repartition(target_num_rows_per_block=rows))
         if place.reader == "staged":
             regions = regions.map_batches(
                 FetchActor,
@@ -133,6 +137,17 @@ def _score(run: Run, resources: Resources, progress: bool, stop: StopRequest, me
         ).write_parquet(run.folder.path(SCORE_TABLES), filesystem=filesystem, ray_remote_args={"num_cpus": LIGHT_CPUS})
 
 
+def _lightly(repartitioned: "ray.data.Dataset") -> "ray.data.Dataset":
+    """The same, by tasks that reserve little.
+
+    Ray Data lets each take a whole CPU and has no option for it. After the loss of a node the actors may hold all CPUs
+    that are left, and would wait forever for what hands out their regions.
+    """
+    step: Any = repartitioned._logical_plan.dag
+    step.ray_remote_args["num_cpus"] = LIGHT_CPUS
+    return repartitioned
+
+
 def _nodes() -> list[tuple[float, float]]:
     """CPUs and GPUs of each node of the cluster."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -160,6 +175,7 @@ def _watched(
     """
     ended = threading.Event()
     kept = 0.0
+    stall = Stall()
 
     def look() -> None:
         nonlocal kept
@@ -171,6 +187,8 @@ def _watched(
             ray.kill(actor, no_restart=False)
         snapshot = ray.get(watch.snapshot.remote(_SILENT_S))
         bar.show(snapshot)
+        if stall.lasts(snapshot, bar.left):
+            log.warning(_STALLED, STALLED_S, bar.left)
         metrics.regions(snapshot, bar.left, bar.time_left_s)
         if over or run.folder.local or time.perf_counter() - kept > _KEEP_EVERY_S:
             run.write_attempt(snapshot)

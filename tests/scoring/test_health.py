@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitoray.scoring.health import MOST_CRASHES, Health
+from mitoray.scoring.health import MOST_CRASHES, STALLED_S, Health, Stall
 
 
 class Clock:
@@ -73,3 +73,29 @@ def test_the_request_to_stop_reaches_every_actor(health):
     assert health.heard("a")
     assert health.orders("a", []).stop
     assert health.heard("one that nobody knows")
+
+
+def test_a_run_that_waits_for_something_is_told_of_again_and_again(clock):
+    stall = Stall(clock)
+
+    def after(seconds, left=3, **snapshot):
+        clock.s += seconds
+        return stall.lasts({"n_actors": 1, "n_in_hand": 0, "n_regions": 0, **snapshot}, left)
+
+    assert not after(2 * STALLED_S, n_actors=0)  # none has begun: models are loaded, nodes come up
+    assert not after(STALLED_S - 1)
+    assert after(1)
+    assert not after(STALLED_S - 1)
+    assert after(1)
+    assert not after(STALLED_S, n_in_hand=1)
+    assert not after(STALLED_S - 1)
+    assert not after(STALLED_S, n_regions=1)
+    assert not after(2 * STALLED_S, left=0)
+
+
+def test_regions_in_hand_are_counted(health):
+    assert health.in_hand() == 0
+    health.take("a", "r1")
+    assert health.in_hand() == 1
+    health.take("a", None)
+    assert health.in_hand() == 0
