@@ -76,7 +76,9 @@ class Watch:
 def started_watch() -> Any:
     """A `Watch` actor on the driver's own node, since nodes with workers come and go."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    return ray.remote(Watch).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here).remote()
+    # Ray keeps up to 100,000 calls in the memory of its head, and there are several for each region.
+    options = {"num_cpus": 0, "max_restarts": -1, "scheduling_strategy": here, "enable_task_events": False}
+    return ray.remote(Watch).options(**options).remote()
 
 
 class ScoreActor:
