@@ -169,7 +169,7 @@ def test_figures_beyond_the_image_and_none_at_all_are_background(architecture):
     [
         ({"level": 2}, "level 2 is not offered; use 3, 4 or 5"),
         ({"channels": 48}, "channels 48 must be a multiple of 32"),
-        ({"channels": 0}, "at least 32"),
+        ({"channels": 0}, "from 32 to 1024"),
         ({"box_px": 0}, "box_px 0 lies outside 8 to 512"),
         ({"level": 4.0}, "level must be int, not 4.0"),
         ({"depth": 50}, "has no setting 'depth'; it has level, channels, box_px"),
