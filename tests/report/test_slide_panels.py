@@ -202,7 +202,7 @@ def test_the_outline_encloses_the_tissue_and_leaves_out_its_holes():
     assert outline_path(np.zeros((30, 40), bool), 5000) == ""
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 100), st.integers(60, 4000))
 def test_an_outline_of_any_tissue_fits_into_its_characters(seed, most):
     mask = np.random.default_rng(seed).random((120, 160)) > 0.5

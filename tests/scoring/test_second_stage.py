@@ -165,6 +165,7 @@ def test_another_classifier_does_not_resume_the_run(run, slide, models, tmp_path
     assert Run.claim(Cohort([slide], models[0], folder, METHOD, classifier=copy)).status == "complete"
 
 
+@pytest.mark.slow
 def test_a_run_recorded_before_there_were_classifiers_is_resumed(ray_session, slide, models, tmp_path):
     """Its record lacks the settings and its scores the column that came with them."""
     cohort = Cohort([slide], models[0], str(tmp_path / "out"), Method(region_um=REGION_UM, threshold=0.9))

@@ -57,6 +57,7 @@ def slides(s3, refuser, tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_a_run_that_is_full_of_secrets_writes_none_of_them(
     job, ray_session, s3, slides, refuser, tmp_path, capfd, monkeypatch
 ):

@@ -65,6 +65,7 @@ def corner(image):
     return image.numpy().tobytes()
 
 
+@pytest.mark.slow
 def test_crops_of_tissue_and_phantoms_go_with_published_ones(data_dir, tmp_path, capsys):
     output = tmp_path / "others/crops.parquet"
     options = ["--data-dir", str(data_dir), "--output", str(output)]
