@@ -234,6 +234,7 @@ def test_an_ambiguous_class_without_likely_figures_becomes_look_alikes_without_a
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_parts_of_the_cases_are_scored_by_what_the_others_train(job, ray_session, tmp_path, capsys):
     draw_cohort(tmp_path, n_slides=3, seed=520, width_px=1800, height_px=1800, domains=["phantom-lymphoma-a"])
     table = pq.read_table(tmp_path / "labels.parquet")

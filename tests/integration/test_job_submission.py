@@ -161,6 +161,7 @@ def test_the_exit_status_of_a_job_arrives(cluster, manifest, tmp_path):
     assert cluster.job("partly") == ("FAILED", 3)
 
 
+@pytest.mark.nightly
 def test_a_stopped_job_goes_on_when_it_is_submitted_again(cluster, tmp_path):
     draw_cohort(tmp_path / "slides", n_slides=4, seed=941_000, width_px=2000, height_px=2000)
     manifest, output = tmp_path / "slides/manifest.csv", tmp_path / "out"
@@ -189,6 +190,7 @@ def test_a_stopped_job_goes_on_when_it_is_submitted_again(cluster, tmp_path):
     assert len(scores) == len(set(scores)) == record["counts"]["n_regions"]
 
 
+@pytest.mark.nightly
 def test_uv_runs_a_job_in_the_environment_that_the_uploaded_project_names(cluster, manifest, tmp_path):
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed")
@@ -197,6 +199,7 @@ def test_uv_runs_a_job_in_the_environment_that_the_uploaded_project_names(cluste
     assert "2 of 2 slides scored whole" in done.stdout
 
 
+@pytest.mark.nightly
 def test_a_cluster_without_tokens_takes_jobs_from_all(tmp_path):
     known = environment("disabled")
     ports = [str(word) for name, port in PORTS.items() for word in (name, port + 1)]
