@@ -10,7 +10,7 @@ def ray_address() -> str | None:
 
     Ray would wait half a minute for that cluster, and then fail.
     """
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"  # nosec B108: where Ray puts it
+    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray/ray_current_cluster"  # nosec B108 # where Ray puts it
     if "RAY_ADDRESS" in os.environ or not note.exists():
         return None
     host, _, port = note.read_text().strip().rpartition(":")

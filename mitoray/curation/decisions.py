@@ -198,7 +198,7 @@ def _some(ids: Iterable[str]) -> str:
     return ", ".join(listed[:_NAMED]) + (", …" if len(listed) > _NAMED else "")
 
 
-_DIGESTS: Final = f"SELECT digest FROM {SET_TABLE}"  # nosec B608: a table's name is a constant
+_DIGESTS: Final = f"SELECT digest FROM {SET_TABLE}"  # nosec B608 # a table's name is a constant
 _LABELLED: Final = """
 SELECT a.uid, a.guid, l.class, p.name, l.person FROM Annotations a
 LEFT JOIN Annotations_label l ON l.annoId = a.uid AND l.class > 0

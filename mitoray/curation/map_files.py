@@ -62,7 +62,7 @@ def write_sliderunner(cell_map: CellMap, path: Path, image_name: str) -> None:
             colours = [(colour_of(cell_map, name), name) for name in cell_map.classes]
             database.executemany("UPDATE Classes SET color = ? WHERE name = ?", colours)
             database.execute(f"CREATE TABLE {MAP_TABLE} (digest TEXT)")
-            database.execute(f"INSERT INTO {MAP_TABLE} VALUES (?)", (cell_map.digest,))  # nosec B608: a constant
+            database.execute(f"INSERT INTO {MAP_TABLE} VALUES (?)", (cell_map.digest,))  # nosec B608 # a constant
 
 
 def write_geojson(cell_map: CellMap, path: Path) -> None:

@@ -85,7 +85,7 @@ def write_sliderunner(review: Review, path: Path, slide_files: Mapping[str, str]
             )
             database.execute("UPDATE Annotations SET agreedClass = ?", (agreed,))
             database.execute(f"CREATE TABLE {SET_TABLE} (digest TEXT)")
-            database.execute(f"INSERT INTO {SET_TABLE} VALUES (?)", (review.digest,))  # nosec B608: a constant
+            database.execute(f"INSERT INTO {SET_TABLE} VALUES (?)", (review.digest,))  # nosec B608 # a constant
 
 
 def write_geojson(review: Review, folder: Path) -> None:

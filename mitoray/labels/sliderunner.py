@@ -122,7 +122,7 @@ def annotations(database: sqlite3.Connection, source: str) -> Iterator[dict[str,
     slides = {uid: slide_id_of(str(name)) for uid, name in database.execute("SELECT uid, filename FROM Slides") if name}
     slide_of_id: dict[str, int] = {}
     for row in database.execute(
-        f"SELECT uid, slide, type, agreedClass, {', '.join(newer)} FROM Annotations ORDER BY uid"  # nosec B608: names of ours
+        f"SELECT uid, slide, type, agreedClass, {', '.join(newer)} FROM Annotations ORDER BY uid"  # nosec B608 # names of ours
     ):
         uid, form = row["uid"], row["type"]
         if row["deleted"]:

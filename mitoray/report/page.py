@@ -32,10 +32,10 @@ def page(parts: Mapping[str, Any], panels: Sequence[Mapping[str, Any]]) -> str:
         .get_template("report.html")
         .render(
             **parts,
-            policy=Markup(policy),  # nosec B704: made above
-            style=Markup(style),  # nosec B704: a file of the package
-            script=Markup(script),  # nosec B704: a file of the package
-            panels=[Markup(as_json(panel)) for panel in panels],  # nosec B704: escaped by as_json
+            policy=Markup(policy),  # nosec B704 # made above
+            style=Markup(style),  # nosec B704 # a file of the package
+            script=Markup(script),  # nosec B704 # a file of the package
+            panels=[Markup(as_json(panel)) for panel in panels],  # nosec B704 # escaped by as_json
         )
     )
 

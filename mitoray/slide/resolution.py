@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
-from xml.etree import ElementTree  # nosec B405: entities were refused, see directories.py
+from xml.etree import ElementTree  # nosec B405 # entities were refused, see directories.py
 
 from mitoray.errors import AnisotropicPixels, ImplausibleResolution, UnknownResolution
 
@@ -76,7 +76,7 @@ def _ome_pixel_size(ome_xml: str | None) -> tuple[float, float] | None:
     if not ome_xml:
         return None
     try:
-        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", ome_xml))  # nosec B314: entities were refused
+        root = ElementTree.fromstring(re.sub(r"^\s*<\?xml.*?\?>", "", ome_xml))  # nosec B314 # entities were refused
     except ElementTree.ParseError:
         return None
     pixels = next(

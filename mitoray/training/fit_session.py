@@ -70,7 +70,7 @@ class Watched:
                 ended = self._stop.wait(1.0)
                 try:
                     epochs: list[Mapping[str, float]] = ray.get(self._board.seen.remote(), timeout=5)
-                except Exception:  # nosec B112: the cluster goes away, or is busy: a progress bar is not worth an error
+                except Exception:  # nosec B112 # the cluster goes away, or is busy: a progress bar is not worth an error
                     continue
                 for metrics in epochs[shown:]:
                     bar.update(int(metrics["epoch"]) - bar.n)
