@@ -126,10 +126,10 @@ def swift(folder: Path) -> Iterator[dict[str, Any]]:
                 program(folder, "swift-ring-builder", ring, *words)
             configuration = folder / f"{kind}.conf"
             configuration.write_text(BACKEND.format(kind=kind, port=port, **facts))
-            servers.enter_context(server(folder, f"swift-{kind}-server", configuration))
+            servers.enter_context(server(folder, f"swift-{kind}-server", str(configuration), "--verbose"))
         port = free_port()
         (folder / "proxy.conf").write_text(PROXY.format(port=port, **facts))
-        servers.enter_context(server(folder, "swift-proxy-server", folder / "proxy.conf"))
+        servers.enter_context(server(folder, "swift-proxy-server", str(folder / "proxy.conf"), "--verbose"))
         wait_for(f"http://127.0.0.1:{port}/healthcheck", folder)
         yield {
             "key": USER,
@@ -145,9 +145,9 @@ def program(folder: Path, name: str, *words: str) -> None:
 
 
 @contextmanager
-def server(folder: Path, name: str, configuration: Path) -> Iterator[None]:
+def server(folder: Path, name: str, *words: str) -> Iterator[None]:
     with (folder / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen([BIN / name, configuration, "--verbose"], cwd=folder, stdout=log, stderr=log)
+        process = subprocess.Popen([BIN / name, *words], cwd=folder, stdout=log, stderr=log)
         try:
             yield
         finally:

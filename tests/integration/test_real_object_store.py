@@ -6,7 +6,7 @@ import os
 import boto3
 import pytest
 import requests
-from swift_store import can_keep_metadata, swift
+from swift_store import can_keep_metadata, free_port, server, swift, wait_for
 
 from mitoray.errors import (
     BadManifest,
@@ -41,30 +41,27 @@ def real(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def strict():
-    """moto with its keys checked, which it leaves out otherwise."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    first = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    plain = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    boto3.client("s3", **first, **plain).create_bucket(Bucket="slides")
-    iam = boto3.client("iam", **first, **plain)
-    iam.create_user(UserName="lab")
-    rights = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
-    iam.put_user_policy(UserName="lab", PolicyName="all", PolicyDocument=json.dumps(rights))
-    keys = iam.create_access_key(UserName="lab")["AccessKey"]
-    requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=10).raise_for_status()
-    yield {
-        "key": keys["AccessKeyId"],
-        "secret": keys["SecretAccessKey"],
-        "endpoint_url": endpoint,
-        "client_kwargs": {"region_name": "us-east-1"},
-    }
-    server.stop()
+def strict(tmp_path_factory):
+    """moto with its keys checked, which it leaves out otherwise; in a process of its own, all of which that changes."""
+    folder, port = tmp_path_factory.mktemp("moto"), free_port()
+    with server(folder, "moto_server", "--host", "127.0.0.1", "--port", str(port)):
+        endpoint = f"http://127.0.0.1:{port}"
+        wait_for(f"{endpoint}/moto-api/", folder)
+        first = {"endpoint_url": endpoint, "region_name": "us-east-1"}
+        plain = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        boto3.client("s3", **first, **plain).create_bucket(Bucket="slides")
+        iam = boto3.client("iam", **first, **plain)
+        iam.create_user(UserName="lab")
+        rights = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
+        iam.put_user_policy(UserName="lab", PolicyName="all", PolicyDocument=json.dumps(rights))
+        keys = iam.create_access_key(UserName="lab")["AccessKey"]
+        requests.post(f"{endpoint}/moto-api/reset-auth", data=b"0", timeout=10).raise_for_status()
+        yield {
+            "key": keys["AccessKeyId"],
+            "secret": keys["SecretAccessKey"],
+            "endpoint_url": endpoint,
+            "client_kwargs": {"region_name": "us-east-1"},
+        }
 
 
 @pytest.fixture(params=["real", "strict"])
