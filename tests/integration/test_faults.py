@@ -90,6 +90,7 @@ def slides_of(output):
     return {row["slide_id"]: row for row in pq.read_table(output / "slides").to_pylist()}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(("deed", "name"), [("hang", "RegionTimedOut"), ("die", "RegionEndsProcess")])
 def test_a_region_that_stops_or_ends_its_process_fails_alone_and_by_name(manifest, tmp_path, deed, name):
     output = tmp_path / "out"
@@ -170,6 +171,7 @@ def test_a_full_disk_is_named_and_the_run_goes_on_once_there_is_room(manifest, t
         subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.nightly
 def test_logs_are_json_one_object_a_line_with_slide_ids(manifest, tmp_path):
     log = tmp_path / "log.jsonl"
     with log.open("w") as file:
