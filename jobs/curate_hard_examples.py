@@ -182,7 +182,7 @@ def take(job: Hard, panel: Panel, material: Material, proposal: dict[str, Any]) 
     decided: dict[int, dict[str, Any]] = {}
     raters: list[str] = []
     digest, undecided = "", 0
-    if proposal["likely"]:
+    if proposal.get("likely", True):  # older proposals were kept only where there was something to review
         review, raters, found = settled(job.output, panel, job.review_seed + 3, None)
         decided, digest, undecided = decisions(job.kind, before, found.table), review.digest, len(found.undecided)
     split = Split((), tuple(proposal["look_alikes"]), ())

@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from mitoray.errors import OutputUnreachable
-from mitoray.uris import file_system, options_for, redact
+from mitoray.uris import brief, file_system, lacks_credentials, options_for, redact
 
 _FILES_AT_ONCE: Final = 128
 
@@ -70,11 +70,11 @@ class Folder:
                     f"{self.shown}: there is no bucket {bucket}. Make it, or correct the address; none is made unasked."
                 ) from None
         except Exception as error:  # each storage has errors of its own
-            refused = isinstance(error, PermissionError) or "Credentials" in type(error).__name__
+            refused = isinstance(error, PermissionError) or lacks_credentials(error)
             what = "does not allow it" if refused else "does not answer properly"
             remedy = "Check credentials and permissions" if refused else "Check network and endpoint"
             raise OutputUnreachable(
-                f"{self.shown}: the storage {what} ({type(error).__name__}). {remedy}, then run again."
+                f"{self.shown}: the storage {what} ({brief(error)}). {remedy}, then run again."
             ) from None
 
     def path(self, name: str) -> str:

@@ -25,6 +25,12 @@ SCHEMES_VARIABLE: Final = "MITORAY_SCHEMES"
 _SAME: Final = {"s3a": "s3", "gcs": "gs", "abfs": "az", "abfss": "az"}
 """Other names of a scheme; whoever allows the one allows the other."""
 
+_NO_CREDENTIALS: Final = (
+    "NoCredentialsError",
+    "PartialCredentialsError",
+    "TokenRetrievalError",
+    "UnauthorizedSSOTokenError",
+)
 _URI: Final = re.compile(r"\b[A-Za-z][\w+.-]*://[^\s\"<>]+")
 _PARAMETER: Final = re.compile(
     r"\b(x-(?:amz|goog)-(?:signature|credential|security-token)|signature|sig|awsaccesskeyid|\w*(?:token|secret|passw\w*))"
@@ -123,6 +129,11 @@ def telling_no_secrets(uri: str) -> Iterator[None]:
         raise StorageUnreachable(
             f"{redact(uri)} could not be read ({brief(error)}). Check the address, the network and the credentials."
         ) from None
+
+
+def lacks_credentials(error: BaseException) -> bool:
+    """Whether a storage library found no credentials to ask with, or none that are whole or valid."""
+    return type(error).__name__ in _NO_CREDENTIALS
 
 
 def brief(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mitoray.errors import MitorayError, ObjectStoreFull, OutputFull, OutputUnreachable
+from mitoray.uris import lacks_credentials
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _STORE_FULL = ("ObjectStoreFullError", "OutOfDiskError")
@@ -26,7 +27,7 @@ def named_failure(error: BaseException, output: str) -> MitorayError | None:
                 f"No space is left where {output} or Ray's temporary files are written. Make room there, or set "
                 "RAY_TMPDIR to a folder with room; then give the same command again, which goes on from here."
             )
-        if kind.endswith("CredentialsError"):
+        if lacks_credentials(cause):
             return OutputUnreachable(
                 f"A node of the cluster has no credentials for {output}. Give all nodes some: a role of their own, or "
                 "variables in the job's runtime_env; then give the same command again, which goes on from here."

@@ -9,20 +9,13 @@ from typing import Final, TypeVar
 
 from mitoray.errors import NoByteRanges, NotASlide, SlideError, SlideForbidden, SlideNotFound, SlideUnreachable
 from mitoray.slide.range_requests import WholeFileError
-from mitoray.uris import brief
+from mitoray.uris import brief, lacks_credentials
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.25
 """Before the second attempt, on average; doubles with each."""
-
-_CREDENTIALS: Final = (
-    "NoCredentialsError",
-    "PartialCredentialsError",
-    "TokenRetrievalError",
-    "UnauthorizedSSOTokenError",
-)
 
 T = TypeVar("T")
 
@@ -73,7 +66,7 @@ def named(exc: BaseException, name: str) -> SlideError | None:
         return SlideNotFound(f"{name}: no such file. Check the uri in the manifest.")
     if isinstance(exc, IsADirectoryError):
         return NotASlide(f"{name} is a folder. Give the URI of one slide file.")
-    if isinstance(exc, PermissionError) or status in (401, 403, 407) or kind in _CREDENTIALS:
+    if isinstance(exc, PermissionError) or status in (401, 403, 407) or lacks_credentials(exc):
         return SlideForbidden(f"{name}: reading is not allowed ({brief(exc)}). Check credentials and permissions.")
     module = type(exc).__module__.partition(".")[0]
     if (asked_over_http and isinstance(exc, ValueError)) or kind == "ParamValidationError":

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from chromium import Browser, needs_chromium
+from chromium import needs_chromium
 from run_folder import draw, make_run
 
 from mitoray.models import load_bundle
@@ -23,13 +23,6 @@ ATTACKS = {
     "quotes": "'-(window.hit=1)-'`;window.hit=1//\"",
 }
 SHOWN = "return document.documentElement.innerText.includes(arguments[0])"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Browser, needs_chromium
+from chromium import needs_chromium
 from PIL import Image
 from run_folder import draw, make_run
 
@@ -31,13 +31,6 @@ OPEN = "document.querySelector(`#slide-${arguments[0]} .open`).click()"
 LOADED = """const done = arguments[arguments.length - 1];
     Promise.all([...document.querySelectorAll('.panel img')].map((image) => image.decode()))
         .then(() => done(document.querySelectorAll('.panel img').length), () => done(-1))"""
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    browser = Browser(tmp_path_factory.mktemp("profile"))
-    yield browser
-    browser.close()
 
 
 @pytest.fixture(scope="module")
