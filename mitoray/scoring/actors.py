@@ -3,7 +3,8 @@
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -135,12 +136,19 @@ class ScoreActor:
             for row in self._scorer.score(
                 todo.values(),
                 alone=orders.alone,
-                taking=lambda region_id: self._watch.take.remote(self._me, region_id),
+                taking=partial(self._take, heard=orders.alone),
                 stopped=self._stop.is_set,
             ):
                 self._told(row, todo[row["region_id"]]["mpp"])
                 rows.append(row)
         return pa.Table.from_pylist(rows, schema=SCORES)
+
+    def _take(self, region_id: str, *, heard: bool) -> None:
+        """heard: wait until the watch knows, since the region may end this process before a message leaves it."""
+        told = self._watch.take.remote(self._me, region_id)
+        if heard:
+            with suppress(RayActorError):  # it is being restarted
+                ray.get(told)
 
     def _told(self, row: dict[str, Any], mpp: float) -> None:
         facts = {name: row[name] for name in ("slide_id", "region_id", "status", "error")}

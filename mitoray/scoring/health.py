@@ -16,19 +16,23 @@ STALLED_S: Final = 120.0
 
 @dataclass
 class InHand:
-    """The region that an actor works on, since when, and when it was last heard of; monotonic seconds."""
+    """The region that an actor works on, since when, and when it was last heard of; monotonic seconds.
+
+    block: the regions that it was last given.
+    """
 
     region_id: str | None
     since_s: float
     heard_s: float
+    block: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Orders:
     """What an actor is to know of a block before it begins.
 
-    given_up: errors of the regions that it must not try. alone: score them one by one, for one of them may have ended a
-    process. stop: score nothing more.
+    given_up: errors of the regions that it must not try. alone: score them one by one and be heard before each, for one
+    of them may have ended a process. stop: score nothing more.
     """
 
     given_up: dict[str, str]
@@ -47,27 +51,38 @@ class Health:
         self._stop = False
 
     def begin_actor(self, actor: str) -> None:
-        """An actor is ready. If it was before, its process ended over the region that it had in hand."""
-        before = self._actors.get(actor)
-        if before is not None and before.region_id is not None and before.region_id not in self._given_up:
-            self._crashes[before.region_id] += 1
-            if self._crashes[before.region_id] >= MOST_CRASHES:
-                self._given_up[before.region_id] = (
-                    f"RegionEndsProcess: {MOST_CRASHES} processes ended over this region, by a crash or for want of "
-                    "memory. Look at the slide there, give actors more memory, or lower region_um; then run again."
-                )
+        """An actor is ready. If it was before, its process ended over the region that it had in hand.
+
+        It may also have ended so fast that its last words were lost, or before it handed over a block that it was
+        through with: then any region of the block is suspected.
+        """
+        if before := self._actors.get(actor):
+            for region_id in {before.region_id} if before.region_id is not None else before.block:
+                self._accuse(region_id)
         self._actors[actor] = InHand(None, self._now(), self._now())
+
+    def _accuse(self, region_id: str) -> None:
+        self._crashes[region_id] += 1
+        if self._crashes[region_id] >= MOST_CRASHES:
+            self._given_up.setdefault(
+                region_id,
+                f"RegionEndsProcess: {MOST_CRASHES} processes ended over this region, by a crash or for want of "
+                "memory. Look at the slide there, give actors more memory, or lower region_um; then run again.",
+            )
 
     def orders(self, actor: str, region_ids: Sequence[str]) -> Orders:
         """For a block of regions that the actor is about to score."""
         self.heard(actor)
         given_up = {region_id: self._given_up[region_id] for region_id in region_ids if region_id in self._given_up}
+        if actor in self._actors:
+            self._actors[actor].block = frozenset(region_ids)
         alone = any(region_id in self._crashes for region_id in region_ids)
         return Orders(given_up, alone, self._stop)
 
     def take(self, actor: str, region_id: str | None) -> None:
-        """The actor takes a region in hand, or none."""
-        self._actors[actor] = InHand(region_id, self._now(), self._now())
+        """The actor takes a region of its block in hand, or none: it is through with the block."""
+        hand = self._actors.setdefault(actor, InHand(None, 0.0, 0.0))
+        hand.region_id, hand.since_s, hand.heard_s = region_id, self._now(), self._now()
 
     def heard(self, actor: str) -> bool:
         """The actor's process is there; returns whether it is to stop."""
@@ -91,7 +106,7 @@ class Health:
                 f"RegionTimedOut: not scored within {limit_s:g} s, so that its process was ended. Look at the slide "
                 "there, or raise region_timeout_s; then run again."
             )
-            self._actors[actor].region_id = None
+            self._actors[actor].region_id, self._actors[actor].block = None, frozenset()
         return found
 
     def in_hand(self) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mitoray.scoring.health import MOST_CRASHES, STALLED_S, Health, Stall
+from mitoray.scoring.health import MOST_CRASHES, STALLED_S, Health, Orders, Stall
 
 
 class Clock:
@@ -37,16 +37,48 @@ def test_a_region_that_ended_three_processes_is_given_up(health):
     assert "run again" in orders.given_up["s/1"]
 
 
-def test_a_process_that_ends_between_regions_accuses_none(health):
+def test_a_process_that_ends_without_a_word_makes_its_block_suspect_until_the_region_is_known(health):
+    health.orders("a", ["s/1", "s/2"])
+    health.begin_actor("a")
+    assert not health.orders("a", ["s/3"]).alone
+    for _ in range(MOST_CRASHES - 1):
+        orders = health.orders("a", ["s/1", "s/2"])
+        assert orders.alone
+        assert orders.given_up == {}
+        health.take("a", "s/1")
+        health.take("a", "s/2")
+        health.begin_actor("a")
+    assert health.orders("a", ["s/1", "s/2"]).given_up.keys() == {"s/2"}
+
+
+def test_a_block_that_never_gets_handed_over_is_given_up(health):
     for _ in range(MOST_CRASHES):
+        assert health.orders("a", ["s/1", "s/2"]).given_up == {}
+        for region_id in ("s/1", "s/2", None):
+            health.take("a", region_id)
+        health.begin_actor("a")
+    assert health.orders("a", ["s/1", "s/2", "s/3"]).given_up.keys() == {"s/1", "s/2"}
+
+
+def test_a_process_that_ends_later_does_not_accuse_a_block_handed_over(health):
+    for _ in range(MOST_CRASHES):
+        health.orders("a", ["s/1"])
         health.take("a", "s/1")
         health.take("a", None)
+        health.orders("a", ["s/2"])
         health.begin_actor("a")
-    assert health.orders("a", ["s/1"]).given_up == {}
-    assert not health.orders("a", ["s/1"]).alone
+    assert health.orders("a", ["s/1"]) == Orders({}, alone=False, stop=False)
+
+
+def test_an_actor_that_the_watch_forgot_when_it_was_restarted_is_known_again(health):
+    health.take("b", "s/1")
+    assert health.in_hand() == 1
+    health.begin_actor("b")
+    assert health.orders("b", ["s/1"]).alone
 
 
 def test_a_region_that_lasts_too_long_is_told_once_and_given_up(health, clock):
+    health.orders("a", ["s/1", "s/2"])
     health.take("a", "s/1")
     clock.s += 59
     assert health.stuck(60) == {}
