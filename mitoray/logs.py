@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -73,6 +74,8 @@ class LogSettings:
 
     def apply(self) -> None:
         """Let this process' log go to its standard error in that form."""
+        if self.format == "json":
+            os.environ.setdefault("RAY_BACKEND_LOG_JSON", "1")  # for what Ray's own C++ part writes there
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonLines() if self.format == "json" else Lines())
         logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
