@@ -10,8 +10,13 @@ from scipy.spatial import cKDTree
 
 from mitoray.errors import BadOption
 
-SUPPRESSION_RADIUS_UM: Final = 6.25
-"""Points nearer than this are one figure: the radius in which a detection matches a label (Aubreville et al. 2023)."""
+SUPPRESSION_RADIUS_UM: Final = 9.0
+"""Points nearer than this are one figure.
+
+Of the 11,937 figures labelled in MIDOG++ 26 have another within 9 µm, 70 within 10 µm, and none within the 6.25 µm in
+which a detection matches a label; but the two plates of an anaphase or telophase may both be found, 7 to 9 µm apart. On
+crops held out from training F1 grows up to here, and hardly beyond.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,17 +1,23 @@
 import json
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from scipy.spatial import cKDTree
 
 from mitoray.errors import BadLabels
+from mitoray.evaluation.matching import RADIUS_UM
 from mitoray.labels import read_labels
 from mitoray.labels.agreement import expert_agreement
 from mitoray.labels.cases import CASES, read_cases, with_domains
 from mitoray.labels.figures import draw_counts_per_case
 from mitoray.labels.schema import LABELS
 from mitoray.labels.statistics import counts_per_case, describe
+from mitoray.models.detector import SUPPRESSION_RADIUS_UM
 
 MIDOG = Path(__file__).parents[2] / "../shared/data/midogpp"
 needs_midog = pytest.mark.skipif(not MIDOG.is_dir(), reason="needs the MIDOG++ files of shared/data")
@@ -191,3 +197,16 @@ def test_a_bad_case_table_is_refused(text, message, tmp_path):
     (tmp_path / "cases.csv").write_text(text)
     with pytest.raises(BadLabels, match=message):
         read_cases(tmp_path / "cases.csv")
+
+
+@needs_midog
+def test_hardly_any_two_figures_lie_so_close_that_a_detector_takes_them_for_one():
+    near = Counter()
+    figures = labels().filter(pc.equal(labels()["kind"], "mitotic_figure"))
+    for slide_id in figures["slide_id"].unique():
+        here = figures.filter(pc.equal(figures["slide_id"], slide_id))
+        xy_um = np.column_stack([here["x_px"], here["y_px"]]) * 0.25
+        nearest_um = cKDTree(xy_um).query(xy_um, 2)[0][:, 1]
+        for radius_um in (RADIUS_UM, SUPPRESSION_RADIUS_UM, 10):
+            near[radius_um] += (nearest_um < radius_um).sum()
+    assert near == {RADIUS_UM: 0, SUPPRESSION_RADIUS_UM: 26, 10: 70}
