@@ -142,7 +142,9 @@ def seen(bar: Any, parent: RunRef | None, row: Mapping[str, Any]) -> None:
         return
     with TrackedRun.start(row["trial"], parent=parent, tags={"stopped_early": str(row["stopped"])}) as run:
         run.log_parameters(row["values"])
-        run.log_metrics({"val_ap": row["best"], "epochs": row["epochs"], "duration_s": row["duration_s"]})
+        for metrics in row["history"]:
+            run.log_metrics(metrics, step=int(metrics["epoch"]))
+        run.log_metrics({"best_val_ap": row["best"], "epochs": row["epochs"], "duration_s": row["duration_s"]})
 
 
 def told(job: Sweep, rows: Sequence[Mapping[str, Any]], tracked: TrackedRun | None, data: str) -> int:

@@ -1,6 +1,7 @@
 """Search settings with Optuna, and stop hopeless trials early with ASHA; Ray Tune trials over Ray Train."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Final
 import optuna
 from ray import tune
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.result import AUTO_RESULT_KEYS, DONE
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
@@ -17,6 +19,8 @@ from mitoray.training.fit import BEST_BY, LIGHT_CPUS, Placement, Training, fit
 
 TRIALS_FILE: Final = "trials.json"
 _RUNS: Final = "runs"
+_OF_TUNE: Final = frozenset({*AUTO_RESULT_KEYS, DONE})
+"""What Ray Tune adds to the metrics of an epoch."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,9 @@ def sweep(
     *,
     done: Callable[[Mapping[str, Any]], object] = lambda _: None,
 ) -> list[dict[str, Any]]:
-    """Rows of all trials, best first: `trial, values, best, epochs, stopped, duration_s, error`; kept after each.
+    """Rows of all trials, best first; kept after each.
 
+    They have `trial, values, best, epochs, stopped, duration_s, error`, and `history`, the metrics of each epoch.
     make: gives the training of a trial's values. done: called here with each new row.
     """
     kept = _Kept(folder / TRIALS_FILE, epochs, done)
@@ -134,10 +139,25 @@ class _Kept(tune.Callback):
     def __init__(self, file: Path, epochs: int, done: Callable[[Mapping[str, Any]], object]) -> None:
         self._file, self._epochs, self._done = file, epochs, done
         self.rows: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
+        self._histories: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def ranked(self) -> list[dict[str, Any]]:
         """Best first; trials without a result last."""
         return sorted(self.rows, key=lambda row: -1.0 if row["best"] is None else row["best"], reverse=True)
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Any],  # noqa: ARG002
+        trial: Any,
+        result: Mapping[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """An epoch of a trial ended."""
+        told = {
+            name: value for name, value in result.items() if name not in _OF_TUNE and isinstance(value, int | float)
+        }
+        self._histories[trial.trial_id].append(told)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ARG002
         """One more row."""
@@ -160,6 +180,7 @@ class _Kept(tune.Callback):
             "stopped": error is None and best is not None and epochs < self._epochs,
             "duration_s": round(float(last.get("time_total_s", 0.0)), 1),
             "error": error or (None if best is not None else "no epoch ended"),
+            "history": self._histories.pop(trial.trial_id, []),
         }
         self.rows.append(row)
         aside = self._file.with_suffix(".part")

@@ -9,6 +9,7 @@ from mitoray.errors import BadModel, BadOption
 from mitoray.models import Bundle, Normalisation, Training, load_bundle, save_bundle
 from mitoray.models.architectures import ARCHITECTURES, built
 from mitoray.models.boxes import BoxDetector
+from mitoray.models.detector import SUPPRESSION_RADIUS_UM
 from mitoray.training.patches import Patches
 from mitoray.training.validation import validated
 
@@ -108,7 +109,8 @@ def test_images_of_any_size_are_taken_and_points_lie_in_them(learned, size):
         assert (points.xy_px < np.array(size[::-1]) - 0.5).all()
         assert points.xy_px.dtype == points.scores.dtype == np.float32
         assert (np.diff(points.scores) <= 0).all()
-        assert apart(points.xy_px, points.xy_px)[~np.eye(len(points), dtype=bool)].min(initial=99) > 25
+        nearest_px = apart(points.xy_px, points.xy_px)[~np.eye(len(points), dtype=bool)].min(initial=99)
+        assert nearest_px > SUPPRESSION_RADIUS_UM / 0.25
 
 
 def test_no_images_give_no_points_and_other_arrays_are_refused(learned):

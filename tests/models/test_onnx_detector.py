@@ -16,7 +16,7 @@ BORDERS = [192, 224, 256]
 
 def detector_of(model, **settings):
     network = OnnxYolo.of(file_of(model), **{**WINDOW, **settings})
-    return OnnxYoloDetector(network, mpp=0.25, mean=(0.0,) * 3, std=(255.0,) * 3, device=CPU)
+    return OnnxYoloDetector(network, mpp=0.36, mean=(0.0,) * 3, std=(255.0,) * 3, device=CPU)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -117,7 +117,7 @@ def test_images_of_any_size_are_taken(detector, size):
 def test_the_grey_around_a_small_image_holds_no_points():
     # With this mean the grey is light to the network.
     network = OnnxYolo.of(file_of(spot_network("yolov8")), **WINDOW)
-    detector = OnnxYoloDetector(network, mpp=0.25, mean=(-60.0,) * 3, std=(255.0,) * 3, device=CPU)
+    detector = OnnxYoloDetector(network, mpp=0.36, mean=(-60.0,) * 3, std=(255.0,) * 3, device=CPU)
     for size in ((1, 1), (30, 20)):
         (points,) = detector.detect(torch.zeros(1, 3, *size, dtype=torch.uint8), 0.0)
         assert (points.xy_px <= np.array(size[::-1]) - 0.5).all()
@@ -154,7 +154,7 @@ def test_only_the_mitotic_class_is_reported(layout):
 
 def test_mean_and_deviation_are_applied_before_the_network():
     network = OnnxYolo.of(file_of(spot_network("yolov8")), **WINDOW)
-    shifted = OnnxYoloDetector(network, mpp=0.25, mean=(51.0,) * 3, std=(204.0,) * 3, device=CPU)
+    shifted = OnnxYoloDetector(network, mpp=0.36, mean=(51.0,) * 3, std=(204.0,) * 3, device=CPU)
     (points,) = shifted.detect(drawn([(40, 50)], [0.6], 100, 100)[None], 0.1)
     assert points.scores == pytest.approx([2 * (204 - 51) / 204 - 1], abs=1e-5)
 
@@ -185,7 +185,7 @@ def test_points_are_ranked_and_apart_even_at_threshold_zero(detector):
 
 
 def test_the_halo_is_half_an_overlap_and_context_enough(detector):
-    assert detector.halo_um == 8.0
+    assert detector.halo_um == 32 * detector.mpp
     halo_px = round(detector.halo_um / detector.mpp)
     places = np.array([(x, 300) for x in range(257, 513, 37)])
     image = drawn(places, np.ones(len(places)), 600, 768)

@@ -102,6 +102,8 @@ def test_the_domain_matrix_is_whole_recorded_and_resumed(job, cohort, ray_sessio
 
 @pytest.mark.slow
 def test_a_sweep_keeps_its_trials_and_goes_on_with_them(job, cohort, ray_session, tmp_path, capsys):
+    import mlflow
+
     main = job("sweep")
     space = {
         "fitting.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -120,13 +122,23 @@ def test_a_sweep_keeps_its_trials_and_goes_on_with_them(job, cohort, ray_session
     assert main([*options, "--trials", "2"]) == 0
     first = json.loads((tmp_path / "sweep/trials.json").read_text())
     assert len(first) == 2
-    assert main([*options, "--trials", "3"]) == 0
+    database = f"sqlite:///{tmp_path / 'mlruns.db'}"
+    assert main([*options, "--trials", "3", "--mlflow", database]) == 0
     rows = json.loads((tmp_path / "sweep/trials.json").read_text())
     assert rows[:2] == first
     assert len(rows) == 3
     best = max(rows, key=lambda row: row["best"])
     assert json.loads((tmp_path / "sweep/best.json").read_text()) == best["values"]
     assert best["trial"] in capsys.readouterr().out
+    for row in rows:
+        assert [metrics["epoch"] for metrics in row["history"]] == list(range(1, row["epochs"] + 1))
+        assert max(metrics["val_ap"] for metrics in row["history"]) == row["best"]
+    client = mlflow.MlflowClient(database)
+    (child,) = client.search_runs(
+        [client.get_experiment_by_name("mitoray").experiment_id], f"tags.mlflow.runName = '{rows[2]['trial']}'"
+    )
+    recorded = client.get_metric_history(child.info.run_id, "loss")
+    assert [(one.step, one.value) for one in recorded] == [(m["epoch"], m["loss"]) for m in rows[2]["history"]]
 
 
 @pytest.mark.slow
