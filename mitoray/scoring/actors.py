@@ -39,9 +39,12 @@ class Watch:
 
     def begin(self, actor: str, handle: Any) -> None:
         """A scoring actor is ready, for the first time or once more."""
+        self._know(actor, handle)
+        self._health.begin_actor(actor)
+
+    def _know(self, actor: str, handle: Any) -> None:
         if actor not in self._handles:
             self._tally.begin()
-        self._health.begin_actor(actor)
         self._handles[actor] = handle
 
     def orders(self, actor: str, region_ids: Sequence[str]) -> Orders:
@@ -56,8 +59,9 @@ class Watch:
         """See `Tally`."""
         self._tally.add(slide_id, mm2, failed, seconds)
 
-    def heard(self, actor: str) -> bool:
-        """See `Health`."""
+    def heard(self, actor: str, handle: Any) -> bool:
+        """See `Health`. After a restart of this process actors that it had forgotten are known again by this."""
+        self._know(actor, handle)
         return self._health.heard(actor)
 
     def stop(self) -> None:
@@ -116,7 +120,8 @@ class ScoreActor:
         self._seconds = region_histogram(cohort.name)
         context = ray.get_runtime_context()
         self._me = str(context.get_actor_id())
-        watch.begin.remote(self._me, context.current_actor)
+        self._handle = context.current_actor
+        watch.begin.remote(self._me, self._handle)
         self._stop = threading.Event()
         threading.Thread(target=self._beat, name="beat", daemon=True).start()
 
@@ -178,7 +183,7 @@ class ScoreActor:
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                if ray.get(self._watch.heard.remote(self._me)):
+                if ray.get(self._watch.heard.remote(self._me, self._handle)):
                     self._stop.set()
             except RayError:
                 log.debug("The watch did not answer", exc_info=True)
