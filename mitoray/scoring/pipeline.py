@@ -88,7 +88,8 @@ def _stages(run: Run, resources: Resources, progress: bool, stop: StopRequest) -
 def _score(run: Run, resources: Resources, progress: bool, stop: StopRequest, metrics: RunMetrics) -> None:
     """Score what is not scored yet. Ray Data's checkpoint knows what is: one row per region_id, written whole."""
     if run.status != "new":
-        log.info("Trying again %d regions that could not be scored before", run.work.queue_again(run.attempt))
+        run.work.finish_commits()
+        log.info("Trying again %d regions that have no scores", run.work.queue_again(run.attempt))
     to_do, done = run.work.region_counts(), run.work.scored_counts()
     n_open = sum((to_do - done).values())
     if not n_open:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +16,8 @@ from mitoray.scoring.plan import core_rect
 from mitoray.scoring.schema import DETECTIONS, SCORES, SLIDES
 from mitoray.slide import Tissue, redact
 from mitoray.storage import Folder
+
+_GONE: Final = "RegionLost: the table with its scores is gone from the output. Run again."
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,13 @@ def reduce_slide(
     """Detections of one slide, best first, and its counts.
 
     plan: the slide's PLAN row. scores: its SCORES rows; a region that was tried again has several, of which a scored
-    one wins. Of the candidates in tissue the best of each group within `nms_radius_um` stays. Those whose score
-    reaches `threshold` count; with a lower `candidate_threshold` the detections hold more. calibrated: whether scores
-    are probabilities, so that the count has an interval from them.
+    one wins, and one that has none counts as lost. Of the candidates in tissue the best of each group within
+    `nms_radius_um` stays. Those whose score reaches `threshold` count; with a lower `candidate_threshold` the
+    detections hold more. calibrated: whether scores are probabilities, so that the count has an interval from them.
     """
     mpp = plan["mpp"]
     tissue = Tissue.from_png(plan["tissue_png"], plan["width_px"], plan["height_px"], mpp)
-    scored, lost = _by_outcome(scores)
+    scored, lost = _by_outcome(scores, plan["cores"])
     unscored_mm2 = sum(tissue.area_mm2(core_rect(row)) for row in lost)
     n_regions = len(plan["cores"])
     row = _row(
@@ -85,12 +87,13 @@ def _row(source: ManifestRow, status: str, error: str | None, **known: Any) -> d
     return row | identity | {"uri": redact(source.uri), "status": status, "error": error} | known
 
 
-def _by_outcome(scores: pa.Table) -> tuple[pa.Table, list[dict[str, Any]]]:
-    """The scored rows, one per region, and the rows of regions that no attempt could score."""
+def _by_outcome(scores: pa.Table, cores: Sequence[Mapping[str, Any]]) -> tuple[pa.Table, list[Mapping[str, Any]]]:
+    """The scored rows, and one for each region that no attempt could score, or whose scores are gone."""
     scored = scores.filter(pc.equal(scores["status"], "scored"))
     done = {(row["x_px"], row["y_px"]) for row in scored.select(["x_px", "y_px"]).to_pylist()}
     failed = scores.filter(pc.equal(scores["status"], "failed")).drop(["candidates"]).to_pylist()
-    lost = {(row["x_px"], row["y_px"]): row for row in failed if (row["x_px"], row["y_px"]) not in done}
+    gone = [{**core, "error": _GONE} for core in cores]
+    lost = {(row["x_px"], row["y_px"]): row for row in [*gone, *failed] if (row["x_px"], row["y_px"]) not in done}
     return scored, [lost[key] for key in sorted(lost)]
 
 

@@ -26,6 +26,8 @@ _FILES_AT_ONCE: Final = 16
 """In object storage, where each takes several round trips. Each thread keeps megabytes of Arrow's memory to itself, so
 that from disk, where it gains nothing, files are read one by one."""
 _AGAIN: Final = "~"
+_PENDING: Final = ".pending.parquet"
+"""Ends the name of a checkpoint of Ray Data whose scores may not be written yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ class Work:
         """Number of regions of each slide whose rows are safely written."""
         counts: Counter[str] = Counter()
         for name, table in self._columns(CHECKPOINT, ["region_id"]):
-            if not name.endswith(".pending.parquet"):
+            if _safe(name):
                 counts.update(_value_counts(pc.replace_substring_regex(table["region_id"], "/[^/]*$", "")))
         return counts
 
@@ -87,15 +89,20 @@ class Work:
         return dict(found)
 
     def queue_again(self, attempt: int) -> int:
-        """Queue, under new ids, the regions that were tried and never scored; returns their number.
+        """Queue, under new ids, the regions that were tried and have no scores; returns their number.
 
-        Memory goes by the number of regions that failed.
+        They failed, or their scores are gone although the checkpoint holds them for done. Memory goes by the number of
+        regions, a few dozen bytes each.
         """
-        failed = self._outcomes("failed")
-        if not len(failed):
+        failed, scored = self._outcomes("failed"), self._outcomes("scored")
+        ids = [pa.array([], pa.string()), failed]
+        ids += [
+            _first_ids(table["region_id"]) for name, table in self._columns(CHECKPOINT, ["region_id"]) if _safe(name)
+        ]
+        tried = pa.concat_arrays(ids).unique()
+        lost = tried.filter(pc.invert(pc.is_in(tried, value_set=scored)))
+        if not len(lost):
             return 0
-        scored = self._outcomes("scored", among=failed)
-        lost = failed.filter(pc.invert(pc.is_in(failed, value_set=scored)))
         # A region's first row bears its own id; those of later attempts are copies of it.
         tables = self._columns(REGION_TABLES, REGIONS.names)
         rows = [table.filter(pc.is_in(table["region_id"], value_set=lost)) for _, table in tables]
@@ -118,13 +125,23 @@ class Work:
             number += 1
             yield f"{subfolder}/{number:06d}-{token}.parquet"
 
-    def _outcomes(self, status: str, among: pa.Array | None = None) -> pa.Array:
+    def finish_commits(self) -> int:
+        """Delete pending checkpoints that have been committed too; returns their number. For before Ray Data looks.
+
+        In object storage Ray Data commits by a copy and a deletion. If a fault comes between them, it would later take
+        the scores for unfinished and delete them, and yet go on to hold their regions for done.
+        """
+        names = set(self.folder.names(CHECKPOINT, ".parquet"))
+        done = [name for name in names if not _safe(name) and f"{name.removesuffix(_PENDING)}.parquet" in names]
+        for name in done:
+            self.folder.remove(name)
+        return len(done)
+
+    def _outcomes(self, status: str) -> pa.Array:
         """The regions, by their first id, for which some attempt has that outcome."""
         found = [pa.array([], pa.string())]
         for _, table in self._columns(SCORE_TABLES, ["region_id", "status"]):
-            ids = table.filter(pc.equal(table["status"], status))["region_id"].cast(pa.string())
-            ids = pc.replace_substring_regex(ids, rf"{_AGAIN}\d+$", "")
-            found += (ids if among is None else ids.filter(pc.is_in(ids, value_set=among))).chunks
+            found.append(_first_ids(table.filter(pc.equal(table["status"], status))["region_id"]))
         return pa.concat_arrays(found).unique()
 
     def _columns(self, subfolder: str, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
@@ -144,6 +161,16 @@ class Work:
     def _opened(self, name: str) -> Any:
         # Object storage would otherwise read ahead, megabytes beyond each column.
         return self.folder.filesystem.open(self.folder.path(name), "rb", cache_type="none")
+
+
+def _safe(checkpoint: str) -> bool:
+    return not checkpoint.endswith(_PENDING)
+
+
+def _first_ids(region_ids: pa.ChunkedArray) -> pa.Array:
+    """Those that the regions bore before they were queued again."""
+    ids = pc.replace_substring_regex(region_ids.cast(pa.string()), rf"{_AGAIN}\d+$", "")
+    return ids.combine_chunks()
 
 
 def _value_counts(values: pa.ChunkedArray) -> dict[str, int]:

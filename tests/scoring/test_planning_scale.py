@@ -197,6 +197,38 @@ def test_a_region_that_no_attempt_scored_is_queued_once_under_a_new_id(scored_wo
     assert queued["x_px"].to_pylist() == [256, 256]
 
 
+def test_a_region_held_for_done_whose_scores_are_gone_is_queued_too(scored_work):
+    work = Work(scored_work)
+    scored_work.write_table(f"{CHECKPOINT}/7.parquet", pa.table({"region_id": ["a/000003", "a/000002~2"]}))
+    scored_work.remove(f"{SCORE_TABLES}/2.parquet")
+    table = scored_work.read_table(f"{CHECKPOINT}/2.parquet")
+    gone = {id_.partition("~")[0] for id_ in table["region_id"].to_pylist()}
+    before = scored_work.names(REGION_TABLES, ".parquet")
+    queued_again = work.queue_again(3)
+    (new,) = set(scored_work.names(REGION_TABLES, ".parquet")) - set(before)
+    queued = {id_.removesuffix("~3") for id_ in scored_work.read_table(new)["region_id"].to_pylist()}
+    assert len(queued) == queued_again
+    scored_now = {
+        row["region_id"].partition("~")[0]
+        for name in scored_work.names(SCORE_TABLES, ".parquet")
+        for row in scored_work.read_table(name).to_pylist()
+        if row["status"] == "scored"
+    }
+    assert gone - scored_now
+    assert gone - scored_now <= queued
+    assert not queued & scored_now
+
+
+def test_only_a_pending_checkpoint_that_was_committed_too_is_finished(scored_work):
+    work = Work(scored_work)
+    rows = pa.table({"region_id": ["a/000002"]})
+    scored_work.write_table(f"{CHECKPOINT}/1.pending.parquet", rows)
+    before = set(scored_work.names(CHECKPOINT, ".parquet"))
+    assert work.finish_commits() == 1
+    assert before - set(scored_work.names(CHECKPOINT, ".parquet")) == {f"{CHECKPOINT}/1.pending.parquet"}
+    assert work.finish_commits() == 0
+
+
 def test_nothing_is_queued_where_nothing_failed_or_nothing_is_there(tmp_path):
     work = Work(Folder.at(str(tmp_path)))
     assert work.queue_again(2) == 0
