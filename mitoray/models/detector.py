@@ -14,8 +14,8 @@ SUPPRESSION_RADIUS_UM: Final = 9.0
 """Points nearer than this are one figure.
 
 Of the 11,937 figures labelled in MIDOG++ 26 have another within 9 µm, 70 within 10 µm, and none within the 6.25 µm in
-which a detection matches a label; but the two plates of an anaphase or telophase may both be found, 7 to 9 µm apart. On
-crops held out from training F1 grows up to here, and hardly beyond.
+which a detection matches a label; but the two plates of an anaphase or telophase may both be found, a little farther
+apart than that. On crops held out from training F1 grows up to here, and hardly beyond.
 """
 
 

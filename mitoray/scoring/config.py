@@ -39,7 +39,7 @@ class Method:
             looks at no more and no level of the slide is that coarse: faster, and as good (README); else tiles are
             decoded whole, and averaged.
         nms_radius_um: of detections closer than this only the best stays, µm. 6.25 µm are 25 px at 0.25 µm/px
-            (Aubreville 2020).
+            (Aubreville 2020). Mitoray's own detectors keep points 9 µm apart by themselves.
         hotspot_mm2: area of the circular field of view, mm² (Fick 2024).
         hotspot_hpf_mm2: area of the 4:3 rectangular field of view, mm²; 2.37 mm² are 10 HPF (Aubreville 2020).
         hotspot_tissue_share: least share of either field that is tissue, 0 to 1; centres are then those of the tissue

@@ -41,7 +41,7 @@ class PlanRef:
 
 @dataclass(frozen=True)
 class Work:
-    """The work tables in a run's folder. Memory goes by the number of slides and files, not of regions."""
+    """The work tables in a run's folder. Memory goes by the number of slides and files; in `queue_again` of regions."""
 
     folder: Folder
 

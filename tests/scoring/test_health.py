@@ -70,6 +70,15 @@ def test_a_process_that_ends_later_does_not_accuse_a_block_handed_over(health):
     assert health.orders("a", ["s/1"]) == Orders({}, alone=False, stop=False)
 
 
+def test_a_process_that_ends_between_regions_accuses_none(health):
+    for _ in range(MOST_CRASHES):
+        health.take("a", "s/1")
+        health.take("a", None)
+        health.begin_actor("a")
+    assert health.orders("a", ["s/1"]).given_up == {}
+    assert not health.orders("a", ["s/1"]).alone
+
+
 def test_an_actor_that_the_watch_forgot_when_it_was_restarted_is_known_again(health):
     health.take("b", "s/1")
     assert health.in_hand() == 1
